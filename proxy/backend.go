@@ -1,0 +1,32 @@
+package proxy
+
+import "context"
+
+// Backend is a packet-engine implementation: it makes the kernel do what a State says. One instance serves one family, and
+// is used by one goroutine.
+type Backend interface {
+	// Apply makes the kernel follow the State. It is idempotent: only what differs from the last successful Apply is sent, in
+	// one atomic update. On an error the kernel still follows the previous State; the caller may simply try again.
+	// A Service that the kernel refuses is left out and named in the Report, and tried again by later Applies.
+	Apply(ctx context.Context, s *State) (Report, error)
+	// Forget drops what is believed of the kernel, so that the next Apply rebuilds everything of ours, atomically.
+	Forget()
+	// Cleanup removes everything of ours from the kernel. It needs no earlier Apply.
+	Cleanup(ctx context.Context) error
+}
+
+// Report tells what an Apply did.
+type Report struct {
+	// Full tells that everything was rebuilt rather than only what changed.
+	Full bool
+	// Operations is the number of kernel objects and elements written or deleted.
+	Operations int
+	// Rejected are the Services that are not programmed.
+	Rejected []Rejection
+}
+
+// Rejection names a Service that could not be programmed, and why.
+type Rejection struct {
+	Name ServicePortName
+	Err  error
+}
