@@ -1,0 +1,39 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# The metrics registry of component-base refuses a version that is not vX.Y.Z…, so a tree without a tag gets v0.0.0-<commit>.
+COMMIT    := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+VERSION   ?= $(or $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null),v0.0.0-$(shell git rev-parse --short HEAD 2>/dev/null || echo unknown))
+TREE      := $(if $(shell git status --porcelain 2>/dev/null),dirty,clean)
+DATE      := $(or $(shell TZ=UTC0 git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null),1970-01-01T00:00:00Z)
+PKG       := k8s.io/component-base/version
+LDFLAGS   := -s -w -X $(PKG).gitVersion=$(VERSION) -X $(PKG).gitCommit=$(COMMIT) -X $(PKG).gitTreeState=$(TREE) -X $(PKG).buildDate=$(DATE)
+
+.PHONY: help build test lint bench demo golden fuzz clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build the static binary bin/turnout
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/turnout ./cmd/turnout
+
+test: ## go vet, then every test under the race detector (ARGS: more go test flags)
+	@hack/test.sh $(ARGS)
+
+lint: ## golangci-lint, with the import walls and size limits of .golangci.yml
+	go tool -modfile=hack/tools/go.mod golangci-lint run $(or $(ARGS),./...)
+
+bench: ## run the benchmarks (BENCH: pattern, PKGS: packages, COUNT: repetitions)
+	@hack/bench.sh
+
+demo: build ## show the proxy at work in network namespaces of its own
+	@hack/rootless.sh bin/turnout demo $(ARGS)
+
+golden: ## rewrite the golden files from what the code does now; review the diff
+	@hack/golden.sh
+
+fuzz: ## run each fuzz target for a while (FUZZTIME: 30s each by default)
+	@hack/fuzz.sh
+
+clean: ## remove what make built
+	rm -rf bin

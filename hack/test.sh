@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# go vet, then every test: unit, golden, fuzz seeds and, where the machine allows, real packets in network namespaces.
+# Arguments are passed to go test. The last line is always "N passed, N failed, N skipped"; the exit status says the same.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH=$PATH:/usr/sbin:/sbin
+
+hack/packages.sh nft=nftables ip=iproute2 conntrack=conntrack strace=strace
+for tool in nft ip conntrack strace; do
+  command -v "$tool" >/dev/null 2>&1 || echo "note: without $tool the tests that look at the kernel through it are skipped"
+done
+
+race=(-race)
+cc=$(go env CC)
+if [ "$(go env CGO_ENABLED)" != 1 ] || ! echo '#include <stdlib.h>' | "$cc" -E -x c - >/dev/null 2>&1; then
+  race=()
+  echo "note: the race detector needs cgo, and a working C compiler ($cc) with libc's headers: running without -race"
+fi
+
+echo "go vet ./..."
+vet=0
+go vet ./... || vet=1
+
+# gotestsum reads go test's JSON, prints one line for each package and, at the end, the output of failed and skipped tests.
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
+status=0
+hack/rootless.sh go tool -modfile=hack/tools/go.mod gotestsum --format pkgname --format-icons text --format-hide-empty-pkg \
+  --jsonfile-timing-events "$results/events" --post-run-command "hack/counts.sh $results/counts" -- \
+  "${race[@]}" -timeout 20m "$@" ./... || status=$?
+
+# A package that does not build or dies outside a test counts as one failure, and so does go vet.
+passed=$(grep -c '"Action":"pass".*"Test":' "$results/events") || true
+read -r failed skipped <"$results/counts" || { failed=1 skipped=0; }
+if [ "$vet" -ne 0 ]; then
+  echo "go vet failed: its findings are at the top"
+  failed=$((failed + 1))
+fi
+echo "${passed:-0} passed, $failed failed, $skipped skipped"
+exit "$((status | vet))"
