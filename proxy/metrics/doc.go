@@ -1,0 +1,2 @@
+// Package metrics has every metric of the proxy, with its name, help, labels and buckets, in one struct.
+package metrics
