@@ -108,8 +108,11 @@ func (e *Endpoints) Port(name string, p proxy.Protocol, f proxy.Family) []Endpoi
 	if !ok {
 		return nil
 	}
-	return e.Ports[i].Families[index(f)]
+	return e.Ports[i].Family(f)
 }
+
+// Family returns the endpoints of one family.
+func (p *EndpointPort) Family(f proxy.Family) []Endpoint { return p.Families[index(f)] }
 
 func comparePorts(a, b EndpointPort) int {
 	return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.Protocol, b.Protocol))
