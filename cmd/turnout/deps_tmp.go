@@ -24,4 +24,3 @@ import (
 	_ "k8s.io/utils/ptr"
 	_ "sigs.k8s.io/yaml"
 )
-func main() {}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+	cliflag "k8s.io/component-base/cli/flag"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	metricsfeatures "k8s.io/component-base/metrics/features"
+	"k8s.io/klog/v2"
+
+	"turnout/proxy/config"
+)
+
+// proxyFunc runs the proxy until the context ends.
+type proxyFunc func(ctx context.Context, cfg *config.Config) error
+
+// newRootCommand returns the proxy command with all subcommands. It hands over to proxy once flags and logging are settled.
+func newRootCommand(proxy proxyFunc) *cobra.Command {
+	flags := config.NewFlags()
+	root := &cobra.Command{
+		Use:   "turnout",
+		Short: "Kubernetes service proxy",
+		Long: `Turnout is a Kubernetes service proxy. Run without a subcommand it brings Services to the node's kernel until it is
+told to stop; the rules stay when it ends. Flags and configuration file are those of kube-proxy.`,
+		Args:               cobra.ArbitraryArgs,
+		DisableFlagParsing: true, // config.Flags tells all problems at once
+		SilenceErrors:      true,
+		SilenceUsage:       true,
+		CompletionOptions:  cobra.CompletionOptions{DisableDefaultCmd: true},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			flags.Parse(args)
+			return runRoot(cmd, flags, proxy)
+		},
+	}
+	root.SetGlobalNormalizationFunc(cliflag.WordSepNormalizeFunc)
+	root.Flags().AddFlagSet(flags.FlagSet())
+	root.Flags().SortFlags = false
+	root.AddCommand(newVersionCommand())
+	return root
+}
+
+// runRoot does what the flags ask for.
+func runRoot(cmd *cobra.Command, flags *config.Flags, proxy proxyFunc) error {
+	if flags.Help() {
+		return cmd.Help()
+	}
+	if kind := flags.Version(); kind != "" {
+		return printVersion(cmd.OutOrStdout(), kind)
+	}
+	cfg, err := flags.Config(os.ReadFile)
+	if err != nil {
+		return err
+	}
+	if err := logsapi.ValidateAndApply(cfg.Logging, cfg.Gates); err != nil {
+		return fmt.Errorf("set up logging: %w", err)
+	}
+	metricsfeatures.ApplyFeatureGates(cfg.Gates)
+	ctx := cmd.Context()
+	logger := klog.FromContext(ctx)
+	for _, w := range cfg.Warnings {
+		logger.Info("Configuration warning", "warning", w)
+	}
+	if cfg.WriteConfigTo != "" {
+		return writeConfig(cfg)
+	}
+	return ignoreCancel(ctx, proxy(ctx, cfg))
+}
+
+// ignoreCancel drops the error that only says that the context was ended: that is how the process is told to stop.
+func ignoreCancel(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func writeConfig(cfg *config.Config) error {
+	raw, err := cfg.YAML()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(cfg.WriteConfigTo, raw, 0o644); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	return nil
+}

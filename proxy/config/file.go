@@ -1,0 +1,230 @@
+package config
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/kube-proxy/config/v1alpha1"
+	kjson "sigs.k8s.io/json"
+	sigsyaml "sigs.k8s.io/yaml"
+)
+
+// kind is the kind of the configuration file.
+const kind = "KubeProxyConfiguration"
+
+// decodeFile reads a KubeProxyConfiguration from YAML or JSON, without defaults. Whatever is unknown is a warning, whatever
+// has the wrong type is a problem, and the rest of the file is read nevertheless.
+func decodeFile(data []byte) (c *external, warnings []string, ps Problems) {
+	tree, warnings, err := parseYAML(data)
+	if err != nil {
+		ps.add("--config", "%v; write a KubeProxyConfiguration in YAML or JSON", err)
+		return &external{}, warnings, ps
+	}
+	checkKind(tree, &ps)
+	delete(tree, "metadata") // kind and other tools add it
+	d := fileDecoder{known: fieldPaths()}
+	for _, l := range leaves(nil, tree) {
+		d.decode(l)
+	}
+	return &d.conf, append(warnings, d.warnings...), append(ps, d.problems...)
+}
+
+// parseYAML reads the first document as a tree of maps, and warns about further documents and duplicate keys.
+func parseYAML(data []byte) (tree map[string]any, warnings []string, err error) {
+	doc, more, err := firstDocument(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	if more {
+		warnings = append(warnings, "the configuration file has several YAML documents: only the first is used")
+	}
+	raw, err := sigsyaml.YAMLToJSONStrict(doc)
+	if err != nil {
+		lenient, lenientErr := sigsyaml.YAMLToJSON(doc)
+		if lenientErr != nil {
+			return nil, warnings, lenientErr
+		}
+		warnings = append(warnings, fmt.Sprintf("the configuration file is not strictly valid: %v", err))
+		raw = lenient
+	}
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	if err := decoder.Decode(&tree); err != nil || tree == nil {
+		return nil, warnings, errors.New("the configuration file is not a mapping of fields to values")
+	}
+	return tree, warnings, nil
+}
+
+// firstDocument returns the first YAML document that is not blank, and whether there are more.
+func firstDocument(data []byte) (first []byte, more bool, err error) {
+	reader := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
+	for {
+		doc, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			if first == nil {
+				return nil, false, errors.New("the configuration file is empty")
+			}
+			return first, false, nil
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		var content any
+		if sigsyaml.Unmarshal(doc, &content) == nil && content == nil {
+			continue
+		}
+		if first != nil {
+			return first, true, nil
+		}
+		first = doc
+	}
+}
+
+// checkKind refuses files of another kind or version.
+func checkKind(tree map[string]any, ps *Problems) {
+	for _, w := range [][2]string{{"apiVersion", v1alpha1.SchemeGroupVersion.String()}, {"kind", kind}} {
+		switch got := tree[w[0]]; got {
+		case w[1]:
+		case nil, "":
+			ps.add(w[0], "is missing; write %s: %s", w[0], w[1])
+		default:
+			ps.add(w[0], "%v is not supported; write %s: %s", got, w[0], w[1])
+		}
+		delete(tree, w[0])
+	}
+}
+
+// leaf is one value that is not a mapping, and the path to it.
+type leaf struct {
+	path  []string
+	value any
+}
+
+// leaves returns the leaves of a tree in order of their paths. Null and "" are left out, as they mean the default.
+func leaves(path []string, tree map[string]any) []leaf {
+	var out []leaf
+	for _, key := range slices.Sorted(maps.Keys(tree)) {
+		p := append(slices.Clone(path), key)
+		switch v := tree[key].(type) {
+		case nil:
+		case map[string]any:
+			out = append(out, leaves(p, v)...)
+		default:
+			if v != "" {
+				out = append(out, leaf{p, v})
+			}
+		}
+	}
+	return out
+}
+
+// fileDecoder decodes leaf by leaf, so that one that is wrong does not hide the others.
+type fileDecoder struct {
+	known    []string
+	conf     external
+	warnings []string
+	problems Problems
+}
+
+func (d *fileDecoder) decode(l leaf) {
+	field := strings.Join(l.path, ".")
+	value := l.value
+	if value == json.Number("0") && isDuration(l.path) {
+		value = "0s" // YAML's 0; the type wants a unit
+	}
+	strict, err := kjson.UnmarshalStrict(nest(l.path, value), &external{})
+	if err == nil {
+		err = kjson.UnmarshalCaseSensitivePreserveInts(nest(l.path, value), &d.conf)
+	}
+	if err != nil {
+		d.problems.add(field, "%s; give %s", leafCause(l.value, err), leafWanted(l.path, err))
+	}
+	for _, s := range strict {
+		d.warnings = append(d.warnings, fmt.Sprintf("the configuration file has an %v, which is ignored%s", s, didYouMean(field, d.known)))
+	}
+}
+
+// nest returns the JSON of a value below a path of keys.
+func nest(path []string, value any) []byte {
+	for _, key := range slices.Backward(path) {
+		value = map[string]any{key: value}
+	}
+	raw, err := json.Marshal(value)
+	if err != nil {
+		panic("marshal a value that was decoded from JSON: " + err.Error())
+	}
+	return raw
+}
+
+// isDuration tells a duration by the last key of its path: all of them, and no others, end so.
+func isDuration(path []string) bool {
+	last := path[len(path)-1]
+	return strings.HasSuffix(last, "Period") || strings.HasSuffix(last, "Timeout")
+}
+
+// leafCause shows a value of the wrong type.
+func leafCause(value any, err error) string {
+	raw, marshalErr := json.Marshal(value)
+	if marshalErr != nil {
+		return err.Error()
+	}
+	return string(raw) + " does not fit"
+}
+
+// leafWanted says what should stand there.
+func leafWanted(path []string, err error) string {
+	if isDuration(path) {
+		return `a duration such as "30s" or "15m"`
+	}
+	var mismatch *json.UnmarshalTypeError
+	if !errors.As(err, &mismatch) {
+		return "another value: " + err.Error()
+	}
+	switch mismatch.Type.Kind().String() {
+	case "bool":
+		return "true or false"
+	case "string":
+		return "a string, in quotes"
+	case "slice":
+		return "a list"
+	case "struct", "map":
+		return "a mapping"
+	}
+	return "a number that " + mismatch.Type.String() + " can hold"
+}
+
+// fieldPaths returns the path of every field of a configuration.
+func fieldPaths() []string {
+	var c external
+	setDefaults(&c)
+	raw, err := json.Marshal(&c)
+	if err != nil {
+		panic("marshal the default configuration: " + err.Error())
+	}
+	var paths []string
+	var walk func(prefix string, value any)
+	walk = func(prefix string, value any) {
+		m, ok := value.(map[string]any)
+		if !ok {
+			paths = append(paths, prefix)
+			return
+		}
+		for _, key := range slices.Sorted(maps.Keys(m)) {
+			walk(strings.TrimPrefix(prefix+"."+key, "."), m[key])
+		}
+	}
+	var tree map[string]any
+	if err := json.Unmarshal(raw, &tree); err != nil {
+		panic("unmarshal the default configuration: " + err.Error())
+	}
+	walk("", tree)
+	return paths
+}
