@@ -21,7 +21,7 @@ test: ## go vet, then every test under the race detector (ARGS: more go test fla
 	@hack/test.sh $(ARGS)
 
 lint: ## golangci-lint, with the import walls and size limits of .golangci.yml
-	go tool -modfile=hack/tools/go.mod golangci-lint run $(or $(ARGS),./...)
+	CGO_ENABLED=0 go tool -modfile=hack/tools/go.mod golangci-lint run $(or $(ARGS),./...)
 
 bench: ## run the benchmarks (BENCH: pattern, PKGS: packages, COUNT: repetitions)
 	@hack/bench.sh

@@ -14,6 +14,7 @@ race=(-race)
 cc=$(go env CC)
 if [ "$(go env CGO_ENABLED)" != 1 ] || ! echo '#include <stdlib.h>' | "$cc" -E -x c - >/dev/null 2>&1; then
   race=()
+  export CGO_ENABLED=0
   echo "note: the race detector needs cgo, and a working C compiler ($cc) with libc's headers: running without -race"
 fi
 
@@ -30,11 +31,12 @@ hack/rootless.sh go tool -modfile=hack/tools/go.mod gotestsum --format pkgname -
   "${race[@]}" -timeout 20m "$@" ./... || status=$?
 
 # A package that does not build or dies outside a test counts as one failure, and so does go vet.
+touch "$results/events" "$results/counts"
 passed=$(grep -c '"Action":"pass".*"Test":' "$results/events") || true
 read -r failed skipped <"$results/counts" || { failed=1 skipped=0; }
 if [ "$vet" -ne 0 ]; then
   echo "go vet failed: its findings are at the top"
   failed=$((failed + 1))
 fi
-echo "${passed:-0} passed, $failed failed, $skipped skipped"
+echo "$passed passed, $failed failed, $skipped skipped"
 exit "$((status | vet))"
