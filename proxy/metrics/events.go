@@ -99,5 +99,5 @@ func (m *Metrics) AffinityEntriesSwept(f proxy.Family, n int) {
 // ManifestProblemsFound notes how many problems the manifests have that were read last.
 func (m *Metrics) ManifestProblemsFound(n int) { m.manifestProblems.WithLabelValues().Set(float64(n)) }
 
-// seconds keeps fractions, as Prometheus times do.
-func seconds(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }
+// seconds keeps fractions; whole nanoseconds since the epoch would not fit a float64.
+func seconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
