@@ -1,0 +1,40 @@
+package nftables
+
+import "errors"
+
+// classes gives each class a number, and remembers which chains were made for them.
+type classes struct {
+	numbers map[string]uint32 // by name; never changed while a table lives
+	known   map[class]uint32  // those that chains were made for
+	made    map[string]bool   // chains of classes and pickers
+	next    uint32
+}
+
+var errClasses = errors.New("more ways of treating frontends than the 4,095 that a table holds: too many different numbers of endpoints under policy Local")
+
+func newClasses(numbers map[string]uint32) *classes {
+	c := &classes{numbers: map[string]uint32{}, known: map[class]uint32{}, made: map[string]bool{}, next: 1}
+	for name, v := range numbers {
+		c.numbers[name] = v
+		c.next = max(c.next, v+1)
+	}
+	return c
+}
+
+// assign numbers a class; isNew tells that its chain is still to be made.
+func (c *classes) assign(x class) (v uint32, isNew bool, err error) {
+	if v, ok := c.known[x]; ok {
+		return v, false, nil
+	}
+	name := x.name()
+	v, ok := c.numbers[name]
+	if !ok {
+		if v = c.next; v > maxClass {
+			return 0, false, errClasses
+		}
+		c.next++
+		c.numbers[name] = v
+	}
+	c.known[x] = v
+	return v, true, nil
+}

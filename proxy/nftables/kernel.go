@@ -1,0 +1,233 @@
+package nftables
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"turnout/proxy"
+)
+
+// kernel is one family's access to nf_tables: transactions in, what the table holds out.
+type kernel struct {
+	family  proxy.Family
+	socket  socket
+	encoder encoder
+	answer  []byte
+	// sent counts dump requests, whose answers are told apart by it. Batches number their messages from 0.
+	sent uint32
+}
+
+func newKernel(f proxy.Family, s socket, protect bool) *kernel {
+	k := &kernel{family: f, socket: s, answer: make([]byte, 1<<20)}
+	k.encoder.family = f
+	if protect {
+		k.encoder.flags = nftTableFOwner | nftTableFPersist
+	}
+	return k
+}
+
+// Flags of a table that only the socket which made it can change, and that outlives that socket.
+const (
+	nftTableFOwner   = 0x2 // NFT_TABLE_F_OWNER, Linux 5.12
+	nftTableFPersist = 0x4 // NFT_TABLE_F_PERSIST, Linux 6.9
+)
+
+// A refusal is the kernel's answer to a transaction that it did not accept. Nothing of the transaction was done.
+type refusal struct {
+	failures []failure
+}
+
+// A failure is what is wrong with one message of a transaction.
+type failure struct {
+	what    string
+	owners  []int32 // the Services of the elements that may be to blame: one if the kernel said where
+	element bool    // an element was refused, rather than an object
+	err     error
+}
+
+func (r *refusal) Error() string {
+	f := r.failures[0]
+	if len(r.failures) == 1 {
+		return fmt.Sprintf("%s: %v", f.what, f.err)
+	}
+	return fmt.Sprintf("%s: %v (and %d more messages refused)", f.what, f.err, len(r.failures)-1)
+}
+
+func (r *refusal) Unwrap() error { return r.failures[0].err }
+
+// commit carries out a transaction, or nothing of it. The error is a *refusal if the kernel named what it does not accept.
+func (k *kernel) commit(tx *transaction) error {
+	batch, err := k.encoder.encode(tx)
+	if err != nil {
+		return err
+	}
+	return k.exchange(batch)
+}
+
+// deleteTable deletes the table.
+func (k *kernel) deleteTable() error { return k.exchange(k.encoder.encodeDelete()) }
+
+// exchange sends a batch and reads what the kernel has against it.
+func (k *kernel) exchange(batch []byte) error {
+	if err := k.socket.send(batch); err != nil {
+		return explain(fmt.Errorf("send a batch of %d bytes: %w", len(batch), err))
+	}
+	r, err := k.readFailures()
+	if err != nil {
+		return explain(err)
+	}
+	if r != nil {
+		return r
+	}
+	return nil
+}
+
+// readFailures reads what the kernel answered to the last batch. It asks for no acknowledgements, since hundreds of them would
+// overrun the receive buffer: no answer means that the batch was committed.
+func (k *kernel) readFailures() (*refusal, error) {
+	var r *refusal
+	for {
+		n, err := k.socket.receive(k.answer, false)
+		if errors.Is(err, unix.EAGAIN) {
+			return r, nil
+		}
+		if errors.Is(err, unix.ENOBUFS) && r != nil {
+			continue // more errors than fit: what was read is enough to know that nothing was done
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the answer to a batch: %w", err)
+		}
+		err = eachMessage(k.answer[:n], func(m received) error {
+			if m.typ != unix.NLMSG_ERROR {
+				return nil
+			}
+			e, err := m.failure()
+			if err != nil || e == nil {
+				return err
+			}
+			if r == nil {
+				r = &refusal{}
+			}
+			r.failures = append(r.failures, k.failureOf(e))
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read the answer to a batch: %w", err)
+		}
+	}
+}
+
+// failureOf finds out what an error is about.
+func (k *kernel) failureOf(e *kernelError) failure {
+	out := failure{what: "batch", err: explain(e)}
+	if int(e.sequence) >= len(k.encoder.messages) {
+		return out
+	}
+	m := &k.encoder.messages[e.sequence]
+	out.what, out.element = m.what, m.elements != nil
+	if i, ok := k.elementAt(m, e.offset); ok {
+		return failure{what: m.what, element: true, owners: []int32{m.elements[i].owner}, err: explain(e)}
+	}
+	seen := map[int32]bool{}
+	for i := range m.elements {
+		if o := m.elements[i].owner; !seen[o] {
+			seen[o] = true
+			out.owners = append(out.owners, o)
+		}
+	}
+	return out
+}
+
+// elementAt finds the element of a message at an offset that the kernel gave.
+func (k *kernel) elementAt(m *message, offset int) (int, bool) {
+	if m.elements == nil || offset == 0 {
+		return 0, false
+	}
+	at := m.list + unix.SizeofNlAttr
+	for i := range m.elements {
+		length := int(binary.NativeEndian.Uint16(k.encoder.buf[at:]))
+		if m.at+offset >= at && m.at+offset < at+length {
+			return i, true
+		}
+		at += padded(length)
+	}
+	return 0, false
+}
+
+// explain adds to a kernel's error what an operator can do about it.
+func explain(err error) error {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return err
+	}
+	switch errno {
+	case unix.EPERM:
+		return fmt.Errorf("%w: needs CAP_NET_ADMIN in the network namespace, and no other process may own the table (nft list tables shows flags owner)", err)
+	case unix.EOPNOTSUPP:
+		return fmt.Errorf("%w: the kernel lacks a feature, or the table has flags of another owner", err)
+	case unix.EMSGSIZE:
+		return fmt.Errorf("%w: the send buffer could not be enlarged; needs CAP_NET_ADMIN in the initial user namespace, or a larger net.core.wmem_max", err)
+	case unix.ENFILE:
+		return fmt.Errorf("%w: a map is full", err)
+	}
+	return err
+}
+
+// request sends a dump request and calls fn for each message of the answer, the family header cut off. It returns ENOENT as it is:
+// there is no such table or set.
+func (k *kernel) request(typ, flags uint16, build func(a *attributes), fn func(m received, attributes []byte) error) error {
+	k.sent++
+	e := encoder{family: k.family}
+	e.begin(typ, flags, "")
+	binary.NativeEndian.PutUint32(e.buf[8:], k.sent)
+	build(&e.attributes)
+	e.finish()
+	if err := k.socket.send(e.buf); err != nil {
+		return explain(err)
+	}
+	for {
+		done, err := k.readAnswer(flags&unix.NLM_F_DUMP != 0, fn)
+		if done || err != nil {
+			return err
+		}
+	}
+}
+
+func (k *kernel) readAnswer(dump bool, fn func(m received, attributes []byte) error) (done bool, err error) {
+	n, err := k.socket.receive(k.answer, true)
+	if err != nil {
+		return false, fmt.Errorf("read an answer: %w", err)
+	}
+	err = eachMessage(k.answer[:n], func(m received) error {
+		switch {
+		case m.sequence != k.sent:
+			return nil // a late answer to a request that was given up
+		case m.typ == unix.NLMSG_DONE:
+			done = true
+			return nil
+		case m.typ == unix.NLMSG_ERROR:
+			done = true
+			e, err := m.failure()
+			if err == nil && e != nil {
+				err = explain(e)
+			}
+			return err
+		case len(m.payload) < sizeofNfgenmsg:
+			return errTruncated
+		case m.flags&unix.NLM_F_DUMP_INTR != 0:
+			return errInterrupted
+		}
+		done = done || !dump
+		return fn(m, m.payload[sizeofNfgenmsg:])
+	})
+	return done, err
+}
+
+const sizeofNfgenmsg = 4
+
+// errInterrupted tells that the table changed during a dump, which may therefore miss entries.
+var errInterrupted = errors.New("the table changed while it was read")

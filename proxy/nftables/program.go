@@ -1,0 +1,181 @@
+package nftables
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"turnout/proxy"
+)
+
+// program appends what leads from a Service as it is programmed to how it should be; nil if it should not be any longer.
+func (t *table) program(tx *transaction, name proxy.ServicePortName, s *proxy.Service) {
+	before := t.programs[name]
+	if s != nil && t.excluded[name] != nil {
+		s = nil
+	}
+	if before == nil && s == nil {
+		return
+	}
+	owner, after := tx.own(name), (*programmed)(nil)
+	if s != nil {
+		number, err := t.prepare(tx, name, s)
+		if err != nil {
+			t.excluded[name] = err
+			t.program(tx, name, nil)
+			return
+		}
+		after = program(s, number, before)
+	}
+	t.diff(tx, owner, before, after)
+	t.count(before, -1)
+	t.count(after, 1)
+	t.noteStale(before, after)
+	if after == nil {
+		t.numbers.release(name)
+		delete(t.programs, name)
+		return
+	}
+	t.programs[name] = after
+}
+
+// prepare sees to it that everything exists that the Service's elements refer to.
+func (t *table) prepare(tx *transaction, name proxy.ServicePortName, s *proxy.Service) (number uint32, err error) {
+	for i := range s.Frontends {
+		if err := t.addClass(tx, classOf(s, &s.Frontends[i])); err != nil {
+			return 0, err
+		}
+	}
+	if s.Affinity > 0 {
+		t.addSticky(tx, s.Affinity)
+	}
+	return t.numbers.get(name)
+}
+
+func (t *table) diff(tx *transaction, owner int32, before, after *programmed) {
+	r := t.renderer()
+	var gone, added []element
+	if before != nil {
+		gone = r.frontends(nil, before)
+	}
+	if after != nil {
+		added = r.frontends(nil, after)
+	}
+	diffElements(tx, owner, gone, added)
+	r.diffEndpoints(tx, owner, before, after)
+}
+
+func (t *table) renderer() *renderer {
+	return &renderer{sets: t.sets, bytes: &t.bytes,
+		sticky:  func(d time.Duration) (*set, *set) { s := t.sticky[d]; return s[0], s[1] },
+		classes: func(c class) uint32 { return t.classes.known[c] },
+	}
+}
+
+// count changes what the table is believed to use by a Service.
+func (t *table) count(p *programmed, by int) {
+	if p == nil {
+		return
+	}
+	t.used.count(p.service, by)
+	for i := range p.service.Frontends {
+		if f := &p.service.Frontends[i]; f.Kind == proxy.ClusterIP {
+			t.clusterIPs.change(f.Addr, by)
+		}
+	}
+	for _, pool := range [...][]proxy.Endpoint{p.service.Cluster, p.service.Local} {
+		for _, e := range pool {
+			if e.Local {
+				t.hairpin.change(e.Addr.Addr(), by)
+			}
+		}
+	}
+}
+
+// settle ends a transaction: addresses that several Services share are changed once for all of them.
+func (t *table) settle(tx *transaction) {
+	t.clusterIPs.settle(tx, &t.bytes)
+	t.hairpin.settle(tx, &t.bytes)
+}
+
+// noteStale notes Services whose remembered clients may have to be forgotten.
+func (t *table) noteStale(before, after *programmed) {
+	if before == nil || before.service.Affinity == 0 {
+		return
+	}
+	for pool, slots := range before.slots {
+		for _, a := range slots {
+			if after == nil || !slices.Contains(after.slots[pool], a) {
+				t.stale[before.number] = true
+				return
+			}
+		}
+	}
+}
+
+// addClass makes a class's chain and the way to it, if they do not exist.
+func (t *table) addClass(tx *transaction, c class) error {
+	number, isNew, err := t.classes.assign(c)
+	if err != nil || !isNew {
+		return err
+	}
+	for _, p := range c.pickers() {
+		t.addPicker(tx, p)
+	}
+	t.addChain(tx, t.writer.classChain(t.sets, t.state.Node, &c))
+	tx.add(element{set: t.sets.dispatch, key: t.bytes.numberKey(number << classShift), chain: c.name()}, -1)
+	return nil
+}
+
+func (t *table) addPicker(tx *transaction, p picker) {
+	if t.classes.made[p.name()] {
+		return
+	}
+	for _, c := range t.writer.pickerChains(t.sets, p) {
+		t.addChain(tx, c)
+	}
+}
+
+func (t *table) addChain(tx *transaction, c chain) {
+	if !t.classes.made[c.name] {
+		t.classes.made[c.name] = true
+		tx.chains = append(tx.chains, c)
+	}
+}
+
+// addSticky makes what Services with this affinity timeout need, if it does not exist.
+func (t *table) addSticky(tx *transaction, timeout time.Duration) {
+	if _, ok := t.sticky[timeout]; ok {
+		return
+	}
+	frontends, nodeports := stickySets(timeout)
+	t.sticky[timeout] = [2]*set{frontends, nodeports}
+	tx.sets = append(tx.sets, frontends, nodeports)
+	tx.chains = append(tx.chains, t.writer.learnChain(t.sets, timeout))
+	for _, r := range t.writer.learnRules(t.sets, timeout) {
+		tx.rules = append(tx.rules, appendedRule{learn, r})
+	}
+}
+
+// diffNode appends what leads from the sets of one Node to those of another.
+func (t *table) diffNode(tx *transaction, a, b *proxy.Node) {
+	t.diffSet(tx, t.addresses(a.NodePorts.Addrs), t.addresses(b.NodePorts.Addrs))
+	t.diffSet(tx, t.prefixes(t.sets.serviceCIDRs, a.ServiceCIDRs), t.prefixes(t.sets.serviceCIDRs, b.ServiceCIDRs))
+	t.diffSet(tx, t.prefixes(t.sets.podCIDRs, a.LocalPods.Prefixes), t.prefixes(t.sets.podCIDRs, b.LocalPods.Prefixes))
+}
+
+func (t *table) diffSet(tx *transaction, a, b []element) { diffElements(tx, -1, a, b) }
+
+func (t *table) addresses(list []netip.Addr) (out []element) {
+	for _, a := range list {
+		out = append(out, element{set: t.sets.nodePortIPs, key: t.bytes.addrKey(a)})
+	}
+	return out
+}
+
+func (t *table) prefixes(s *set, list []netip.Prefix) (out []element) {
+	for _, p := range list {
+		out = append(out, t.bytes.prefixElements(s, p)...)
+	}
+	return out
+}
