@@ -49,6 +49,9 @@ func ListenAndServe(ctx context.Context, o ServerOptions) error {
 	for {
 		listened, err := serve(ctx, &o)
 		if ctx.Err() != nil {
+			if err != nil {
+				logger.V(2).Info("Server was stopped early", "server", o.Name, "err", err)
+			}
 			return nil
 		}
 		if listened {
@@ -72,7 +75,7 @@ func ListenAndServe(ctx context.Context, o ServerOptions) error {
 	}
 }
 
-// serve listens and serves once, and returns an error unless the context ended.
+// serve listens and serves once. The error is nil only after the context ended.
 func serve(ctx context.Context, o *ServerOptions) (listened bool, err error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Addr)
 	if err != nil {
@@ -90,7 +93,9 @@ func serve(ctx context.Context, o *ServerOptions) (listened bool, err error) {
 		return true, fmt.Errorf("%s on %s: %w", o.Name, o.Addr, err)
 	case <-ctx.Done():
 		err := shutdown(srv)
-		<-ended
+		if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
+			err = errors.Join(err, served)
+		}
 		return true, err
 	}
 }

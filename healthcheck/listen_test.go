@@ -140,7 +140,9 @@ func TestUnspecifiedAddressMeansBothFamilies(t *testing.T) {
 		}
 	}
 	cancel()
-	receive(t, "end", ended)
+	if err := receive(t, "end", ended); err != nil {
+		t.Errorf("ListenAndServe = %v, want nil", err)
+	}
 }
 
 func needIPv6(t *testing.T) {
@@ -160,7 +162,7 @@ func fetch(t *testing.T, url string) string {
 		t.Errorf("get: %v", err)
 		return ""
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Errorf("read the answer: %v", err)

@@ -50,7 +50,7 @@ type Services struct {
 type familyServices struct {
 	family     proxy.Family
 	wanted     proxy.HealthChecks
-	any        bool
+	all        bool
 	addrs      []netip.Addr
 	servers    map[proxy.ServiceName]*serviceServer
 	owners     map[uint16]proxy.ServiceName // who serves a port
@@ -68,7 +68,7 @@ func NewServices(o ServicesOptions) *Services {
 	s := &Services{opts: o, families: map[proxy.Family]*familyServices{}}
 	for _, f := range proxy.Families {
 		s.families[f] = &familyServices{
-			family: f, any: true,
+			family: f, all: true,
 			servers: map[proxy.ServiceName]*serviceServer{}, owners: map[uint16]proxy.ServiceName{},
 			incomplete: map[proxy.ServiceName]bool{},
 		}
@@ -104,19 +104,19 @@ func (s *Services) Sync(family proxy.Family, wanted proxy.HealthChecks) {
 	})
 }
 
-// SetAddrs says on which addresses a family listens: on all (any), or on those listed. Listeners whose address stays are not
+// SetAddrs says on which addresses a family listens: on all, or on those listed. Listeners whose address stays are not
 // touched. IPv6 link-local addresses are left out: without a zone nobody can listen on them.
-func (s *Services) SetAddrs(family proxy.Family, any bool, addrs []netip.Addr) {
+func (s *Services) SetAddrs(family proxy.Family, all bool, addrs []netip.Addr) {
 	addrs = slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool {
-		return any || proxy.FamilyOf(a) != family || a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == ""
+		return all || proxy.FamilyOf(a) != family || a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == ""
 	})
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	addrs = slices.Compact(addrs)
 	s.update(family, func(f *familyServices) {
-		if f.any == any && slices.Equal(f.addrs, addrs) {
+		if f.all == all && slices.Equal(f.addrs, addrs) {
 			return
 		}
-		f.any, f.addrs = any, addrs
+		f.all, f.addrs = all, addrs
 		for name := range f.servers {
 			f.incomplete[name] = true
 		}
@@ -225,7 +225,7 @@ func (s *Services) lockedOpen(f *familyServices, srv *serviceServer) error {
 }
 
 func (f *familyServices) lockedAddrs() []netip.Addr {
-	if !f.any {
+	if !f.all {
 		return f.addrs
 	}
 	if f.family == proxy.IPv6 {

@@ -86,7 +86,7 @@ func freePorts(t *testing.T, n int) []uint16 {
 	var out []uint16
 	for range n {
 		l := occupy(t)
-		defer l.Close()
+		defer func() { _ = l.Close() }()
 		out = append(out, portOf(l))
 	}
 	return out
@@ -113,7 +113,7 @@ func (l *lab) ask(addr netip.Addr, port uint16) (serviceAnswer, error) {
 	if err != nil {
 		return a, err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	b, err := io.ReadAll(resp.Body)
 	a.Code, a.Weight, a.Body = resp.StatusCode, resp.Header.Get("X-Load-Balancing-Endpoint-Weight"), string(b)
 	return a, err
