@@ -87,7 +87,7 @@ func state(dump func(io.Writer) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		textHeader(w)
 		if err := dump(w); err != nil {
-			fmt.Fprintf(w, "\nthe rest is missing: %v\n", err)
+			_, _ = fmt.Fprintf(w, "\nthe rest is missing: %v\n", err)
 		}
 	}
 }

@@ -48,6 +48,6 @@ func setVerbosity(w http.ResponseWriter, r *http.Request) {
 func flagsIndex(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	fmt.Fprintf(w, "<html><head><title>%[1]s</title></head><body>%[1]s: PUT a number to <a href=\"/debug/flags/v\">v</a>"+
+	_, _ = fmt.Fprintf(w, "<html><head><title>%[1]s</title></head><body>%[1]s: PUT a number to <a href=\"/debug/flags/v\">v</a>"+
 		" to set the log level</body></html>\n", html.EscapeString(r.URL.Path))
 }
