@@ -18,6 +18,9 @@ import (
 type Addresses struct {
 	options AddressOptions
 	current atomic.Pointer[[]netip.Addr] // sorted, unique
+	// subscribe has the kernel's changes sent to updates until done is closed, and then, or when it loses some, closes updates.
+	subscribe func(updates chan<- netlink.AddrUpdate, done <-chan struct{}, lost func(error)) error
+	retry     time.Duration
 }
 
 // AddressOptions are the settings of Addresses.
@@ -45,7 +48,7 @@ const (
 // NewAddresses reads the addresses for the first time, in the network namespace of the calling thread. After an error the
 // result is usable, and empty until Run has read them.
 func NewAddresses(options AddressOptions) (*Addresses, error) {
-	a := &Addresses{options: options}
+	a := &Addresses{options: options, subscribe: subscribe, retry: addressRetry}
 	_, err := a.refresh()
 	return a, err
 }
@@ -72,7 +75,7 @@ func (a *Addresses) Run(ctx context.Context) error {
 		}
 		// The kernel sends no more to a subscriber that did not read fast enough (ENOBUFS); a new one reads everything anew.
 		a.problem(fmt.Errorf("follow the node's addresses: %w", err))
-		sleep(ctx, addressRetry)
+		sleep(ctx, a.retry)
 	}
 	return ctx.Err()
 }
@@ -80,14 +83,14 @@ func (a *Addresses) Run(ctx context.Context) error {
 // follow subscribes to changes before it reads the addresses, so that none is missed in between, and returns when the
 // subscription ends or the addresses cannot be read.
 func (a *Addresses) follow(ctx context.Context) error {
-	failed := make(chan error, 1)
+	lost := make(chan error, 1)
 	updates, done := make(chan netlink.AddrUpdate, 64), make(chan struct{})
-	err := netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{ErrorCallback: func(err error) {
+	err := a.subscribe(updates, done, func(err error) {
 		select {
-		case failed <- err:
+		case lost <- err:
 		default:
 		}
-	}})
+	})
 	if err != nil {
 		close(done)
 		return fmt.Errorf("subscribe: %w", err)
@@ -107,7 +110,7 @@ func (a *Addresses) follow(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-resync.C:
-		case err := <-failed:
+		case err := <-lost:
 			return err
 		case _, ok := <-updates:
 			if !ok {
@@ -116,6 +119,10 @@ func (a *Addresses) follow(ctx context.Context) error {
 			collect(ctx, updates)
 		}
 	}
+}
+
+func subscribe(updates chan<- netlink.AddrUpdate, done <-chan struct{}, lost func(error)) error {
+	return netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{ErrorCallback: lost})
 }
 
 // collect drops updates for a while: they only say that something changed, and what, the listing says.
