@@ -52,7 +52,7 @@ func (x *index) own(s *proxy.Service) {
 		k := s.Key(&s.Frontends[i])
 		prev := x.owners[k]
 		x.owners[k] = s
-		if prev == nil || prev.Name != s.Name || !slices.Equal(prev.Serving, s.Serving) {
+		if prev == nil || !slices.Equal(prev.Serving, s.Serving) {
 			x.dirty[k] = struct{}{}
 		}
 	}

@@ -129,13 +129,19 @@ func TestChangesThatFlowsDoNotDependOnAskNothing(t *testing.T) {
 	}
 	next := service("dns", []string{vip, ":30053"}, podA)
 	next.Cluster = []proxy.Endpoint{{Addr: netip.MustParseAddrPort(podA)}} // became ready
-	for name, changed := range map[string][]Change{
-		"readiness":   {{Old: old, New: next}},
-		"TCP service": {{New: withProtocol(service("web", []string{"10.96.0.20:80"}, podA), proxy.TCP)}},
-		"none":        nil,
+	web := withProtocol(service("web", []string{"10.96.0.20:80"}, podA), proxy.TCP)
+	for _, tt := range []struct {
+		name    string
+		changed []Change
+	}{
+		{"readiness", []Change{{Old: old, New: next}}},
+		{"new owner with the same endpoints", []Change{{New: service("dns2", []string{vip, ":30053"}, podA)}, {Old: next}}},
+		{"TCP service", []Change{{New: web}}},
+		{"end of a TCP service", []Change{{Old: web}}},
+		{"none", nil},
 	} {
-		if r, err := c.Clean(context.Background(), node, changed); err != nil || r.Ran {
-			t.Errorf("%s: %+v, %v, want no run", name, r, err)
+		if r, err := c.Clean(context.Background(), node, tt.changed); err != nil || r.Ran {
+			t.Errorf("%s: %+v, %v, want no run", tt.name, r, err)
 		}
 	}
 	if table.opens != 1 {
