@@ -150,3 +150,6 @@ func (b *builder) newState(f *family) *proxy.State {
 	}
 	return s
 }
+
+// Facts returns the facts that the Result was made of.
+func (r *Result) Facts() *Facts { return r.in.Facts }

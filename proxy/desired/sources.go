@@ -20,7 +20,7 @@ func allowedSources(ranges []netip.Prefix, addr netip.Addr, nodeIPs []netip.Addr
 	if len(own) == 0 || own[0].Bits() == 0 { // 0.0.0.0/0 and ::/0 sort first
 		return nil
 	}
-	if slices.ContainsFunc(nodeIPs, func(ip netip.Addr) bool { return contain(own, ip.Unmap()) }) && !contain(own, addr) {
+	if slices.ContainsFunc(nodeIPs, func(ip netip.Addr) bool { return contain(own, ip.Unmap()) }) {
 		own = append(own, netip.PrefixFrom(addr, proxy.FamilyOf(addr).Bits()))
 		slices.SortFunc(own, netip.Prefix.Compare)
 	}
