@@ -68,7 +68,11 @@ func (f *Flags) value(flag *pflag.Flag, value string, hasValue bool, rest []stri
 	default:
 		value, rest = rest[0], rest[1:]
 	}
+	before := flag.Value.String()
 	if err := f.set.Set(flag.Name, value); err != nil {
+		if isScalar(flag.Value.Type()) {
+			_ = flag.Value.Set(before) // some types keep what they could read; it would be reported again as out of bounds
+		}
 		f.problems.add("--"+flag.Name, "%s; give %s", cause(value, flag.Value.Type(), err), wanted(flag.Value.Type()))
 	}
 	return rest
@@ -130,14 +134,22 @@ func cause(value, flagType string, err error) string {
 	if errors.As(err, &invalid) {
 		err = invalid.Unwrap()
 	}
-	switch flagType {
-	case "bool", "int32", "float32", "duration":
-		if errors.Is(err, strconv.ErrRange) {
-			return strconv.Quote(value) + " is out of range"
-		}
-		return strconv.Quote(value) + " is not " + strings.TrimSuffix(wanted(flagType), " such as 30s or 15m")
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		return strconv.Quote(value) + " is out of range"
+	case isScalar(flagType):
+		return strconv.Quote(value) + " does not fit"
 	}
 	return fmt.Sprintf("%q: %v", value, err)
+}
+
+// isScalar tells the flag types whose parse errors say no more than that a value does not fit.
+func isScalar(flagType string) bool {
+	switch flagType {
+	case "bool", "int32", "float32", "duration", "Level", "version":
+		return true
+	}
+	return false
 }
 
 // versionFlag is the value of --version.

@@ -36,6 +36,9 @@ const (
 	metricsAddress4    = "127.0.0.1"
 	metricsAddress6    = "::1"
 
+	// 0x4000 is what other programs expect kube-proxy to use; a packet mark has 32 bits.
+	defaultMasqueradeBit = 14
+
 	// What an unset mode means. kube-proxy 1.37 takes iptables here, and nftables from 1.40 on.
 	defaultMode = v1alpha1.ProxyMode(NFTables)
 	// What an unset detectLocalMode means.
@@ -55,9 +58,8 @@ type number struct {
 var numbers = []number{
 	// A proxy that is killed for lack of memory takes all services of the node with it; -1000 would exempt it altogether.
 	{"oomScoreAdj", func(c *external) **int32 { return &c.OOMScoreAdj }, -999, -1000, 1000, ""},
-	// Bit 14 (0x4000) is what other programs expect kube-proxy to use; a packet mark has 32 bits.
-	{"iptables.masqueradeBit", func(c *external) **int32 { return &c.IPTables.MasqueradeBit }, 14, 0, 31, ""},
-	{"nftables.masqueradeBit", func(c *external) **int32 { return &c.NFTables.MasqueradeBit }, 14, 0, 31, defaultMode},
+	{"iptables.masqueradeBit", func(c *external) **int32 { return &c.IPTables.MasqueradeBit }, defaultMasqueradeBit, 0, 31, ""},
+	{"nftables.masqueradeBit", func(c *external) **int32 { return &c.NFTables.MasqueradeBit }, defaultMasqueradeBit, 0, 31, defaultMode},
 	// 32768 flows for each core, and never less than 131072, as a small machine may carry the traffic of a large one.
 	{"conntrack.maxPerCore", func(c *external) **int32 { return &c.Conntrack.MaxPerCore }, 32768, 0, math.MaxInt32, ""},
 	{"conntrack.min", func(c *external) **int32 { return &c.Conntrack.Min }, 131072, 0, math.MaxInt32, ""},

@@ -52,7 +52,7 @@ func parseYAML(data []byte) (tree map[string]any, warnings []string, err error) 
 		if lenientErr != nil {
 			return nil, warnings, lenientErr
 		}
-		warnings = append(warnings, fmt.Sprintf("the configuration file is not strictly valid: %v", err))
+		warnings = append(warnings, "the configuration file is not strictly valid: "+strings.Join(strings.Fields(err.Error()), " "))
 		raw = lenient
 	}
 	decoder := json.NewDecoder(bytes.NewReader(raw))

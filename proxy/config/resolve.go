@@ -63,6 +63,7 @@ func (f *Flags) build(v *validator) *Config {
 		v.logging(c.Gates)
 	}
 	c.HostnameOverride = v.hostname()
+	conf.HostnameOverride = c.HostnameOverride
 	c.BindAddress = v.bindAddress()
 	if f.healthzOff() {
 		conf.HealthzBindAddress = ""
@@ -159,7 +160,7 @@ func unusedIPTablesSection(conf *external) []string {
 	if conf.IPTables.MasqueradeAll && !conf.NFTables.MasqueradeAll {
 		warn("masqueradeAll")
 	}
-	if bit := *conf.IPTables.MasqueradeBit; bit != *conf.NFTables.MasqueradeBit {
+	if bit := *conf.IPTables.MasqueradeBit; bit != defaultMasqueradeBit && bit != *conf.NFTables.MasqueradeBit {
 		warn("masqueradeBit")
 	}
 	return warnings
