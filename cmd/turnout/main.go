@@ -16,14 +16,14 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	code := run(ctx, runProxy, os.Args[1:], os.Stdout, os.Stderr)
 	logs.FlushLogs()
 	os.Exit(code)
 }
 
 // run executes the command line and returns the exit code: 0 for success, and when the context ends; 1 for every error.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := newRootCommand(runProxy)
+func run(ctx context.Context, proxy proxyFunc, args []string, stdout, stderr io.Writer) int {
+	root := newRootCommand(proxy)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
