@@ -27,7 +27,7 @@ bench: ## run the benchmarks (BENCH: pattern, PKGS: packages, COUNT: repetitions
 	@hack/bench.sh
 
 demo: build ## show the proxy at work in network namespaces of its own
-	@hack/rootless.sh bin/turnout demo $(ARGS)
+	@bin/turnout demo $(ARGS)
 
 golden: ## rewrite the golden files from what the code does now; review the diff
 	@hack/golden.sh

@@ -10,5 +10,5 @@ else
   mapfile -t packages < <(hack/testfiles.sh '^func Benchmark[A-Z0-9_]' | xargs -r -n1 dirname | sort -u)
 fi
 [ "${#packages[@]}" -gt 0 ] || { echo "no package has benchmarks"; exit 0; }
-exec hack/rootless.sh go test -run '^$' -bench "${BENCH:-.}" -benchmem -count "${COUNT:-1}" -benchtime "${BENCHTIME:-1s}" \
+exec go test -run '^$' -bench "${BENCH:-.}" -benchmem -count "${COUNT:-1}" -benchtime "${BENCHTIME:-1s}" \
   -timeout 60m "${packages[@]}"

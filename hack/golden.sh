@@ -5,5 +5,5 @@ cd "$(dirname "$0")/.."
 
 mapfile -t packages < <(hack/testfiles.sh 'flag\.Bool(Var)?\(.*"update"' | xargs -r -n1 dirname | sort -u)
 [ "${#packages[@]}" -gt 0 ] || { echo "no package has golden files"; exit 0; }
-hack/rootless.sh go test -count=1 "${packages[@]}" -update
+go test -count=1 "${packages[@]}" -update
 git status --short -- '*/testdata/*'

@@ -10,6 +10,10 @@ for tool in nft ip conntrack strace; do
   command -v "$tool" >/dev/null 2>&1 || echo "note: without $tool the tests that look at the kernel through it are skipped"
 done
 
+if [ "$(id -u)" -ne 0 ]; then
+  echo "note: not root: tests with network namespaces run in a user namespace, or are skipped where the kernel does not allow that"
+fi
+
 race=(-race)
 cc=$(go env CC)
 if [ "$(go env CGO_ENABLED)" != 1 ] || ! echo '#include <stdlib.h>' | "$cc" -E -x c - >/dev/null 2>&1; then
@@ -26,7 +30,7 @@ go vet ./... || vet=1
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
 status=0
-hack/rootless.sh go tool -modfile=hack/tools/go.mod gotestsum --format pkgname --format-icons text --format-hide-empty-pkg \
+go tool -modfile=hack/tools/go.mod gotestsum --format pkgname --format-icons text --format-hide-empty-pkg \
   --jsonfile-timing-events "$results/events" --post-run-command "hack/counts.sh $results/counts" -- \
   "${race[@]}" -timeout 20m "$@" ./... || status=$?
 
