@@ -27,12 +27,13 @@ vet=0
 go vet ./... || vet=1
 
 # gotestsum reads go test's JSON, prints one line for each package and, at the end, the output of failed and skipped tests.
+# Results are never taken from the cache: it does not know what they owe to the kernel and to the programs installed.
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
 status=0
 go tool -modfile=hack/tools/go.mod gotestsum --format pkgname --format-icons text --format-hide-empty-pkg \
   --jsonfile-timing-events "$results/events" --post-run-command "hack/counts.sh $results/counts" -- \
-  "${race[@]}" -timeout 20m "$@" ./... || status=$?
+  "${race[@]}" -count=1 -timeout 20m "$@" ./... || status=$?
 
 # A package that does not build or dies outside a test counts as one failure, and so does go vet.
 touch "$results/events" "$results/counts"
