@@ -1,9 +1,9 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-# The metrics registry of component-base refuses a version that is not vX.Y.Z…, so a tree without a tag gets v0.0.0-<commit>.
+# The metrics registry of component-base refuses a version that is not vX.Y.Z…, so a tree without a tag gets v0.0.0-g<commit>.
 COMMIT    := $(or $(shell git rev-parse -q --verify HEAD 2>/dev/null),unknown)
-VERSION   ?= $(or $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null),v0.0.0-$(or $(shell git rev-parse -q --verify --short HEAD 2>/dev/null),unknown))
+VERSION   ?= $(or $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null),v0.0.0-$(or $(patsubst %,g%,$(shell git rev-parse -q --verify --short HEAD 2>/dev/null)),unknown))
 TREE      := $(if $(shell git status --porcelain 2>/dev/null),dirty,clean)
 DATE      := $(or $(shell TZ=UTC0 git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null),1970-01-01T00:00:00Z)
 PKG       := k8s.io/component-base/version
