@@ -3,11 +3,246 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
 
+	"golang.org/x/sync/errgroup"
+	"k8s.io/component-base/metrics/legacyregistry"
+	"k8s.io/component-base/version"
+	"k8s.io/klog/v2"
+
+	"turnout/conntrack"
+	"turnout/healthcheck"
+	"turnout/proxy"
 	"turnout/proxy/config"
+	"turnout/proxy/metrics"
+	"turnout/proxy/nftables"
+	"turnout/proxy/node"
+	"turnout/proxy/sync"
 )
 
-// runProxy runs the proxy until the context ends.
-func runProxy(context.Context, *config.Config) error {
-	return errors.New("not wired")
+// proc is where the kernel's settings are.
+const proc = node.Proc("/proc")
+
+// daemon is the proxy with everything that it is made of.
+type daemon struct {
+	cfg      *config.Config
+	nodeName string
+	families []proxy.Family
+	backends map[proxy.Family]*nftables.Backend
+	metrics  *metrics.Metrics
+	health   *healthcheck.ProxyHealth
+	services *healthcheck.Services
+	feed     *feed
+	loop     *sync.Loop
+	addrs    *node.Addresses
+	started  time.Time
+}
+
+// runProxy runs the proxy until the context ends. The rules stay as they are then.
+func runProxy(ctx context.Context, cfg *config.Config) error {
+	if cfg.CleanupAndExit {
+		return cleanup(ctx)
+	}
+	d := &daemon{cfg: cfg, started: time.Now()}
+	klog.FromContext(ctx).Info("Starting", "version", version.Get().GitVersion, "mode", cfg.Mode, "modeSet", cfg.ModeSet)
+	if err := d.identify(); err != nil {
+		return err
+	}
+	if err := d.prepareNode(ctx); err != nil {
+		return err
+	}
+	if err := d.openBackends(); err != nil {
+		return err
+	}
+	defer d.closeBackends()
+	if cfg.InitOnly {
+		klog.FromContext(ctx).Info("Everything that needs privileges is done; from now on CAP_NET_ADMIN is enough")
+		return nil
+	}
+	var err error
+	if d.feed, err = newFeed(ctx, d); err != nil {
+		return err
+	}
+	if err := d.assemble(ctx); err != nil {
+		return err
+	}
+	return d.run(ctx)
+}
+
+// identify finds out the node's name and the families in use.
+func (d *daemon) identify() error {
+	hostname, err := os.Hostname()
+	if err != nil && d.cfg.HostnameOverride == "" {
+		return fmt.Errorf("find the node's name: %w; give it by --hostname-override", err)
+	}
+	if d.nodeName, err = node.Name(d.cfg.HostnameOverride, hostname); err != nil {
+		return err
+	}
+	d.families = []proxy.Family{proxy.IPv4}
+	if proc.IPv6() {
+		d.families = append(d.families, proxy.IPv6)
+	} else if d.cfg.BindAddress.IsValid() && proxy.FamilyOf(d.cfg.BindAddress) == proxy.IPv6 {
+		return fmt.Errorf("bindAddress %s (--bind-address) makes IPv6 the primary family, but this machine has no IPv6: "+
+			"enable it (net.ipv6.conf.all.disable_ipv6=0), or set an IPv4 address", d.cfg.BindAddress)
+	}
+	return nil
+}
+
+// prepareNode does what needs the most privileges: the settings of connection tracking and of the out-of-memory killer.
+func (d *daemon) prepareNode(ctx context.Context) error {
+	logger := klog.FromContext(ctx)
+	if err := proc.SetOOMScoreAdj(d.cfg.OOMScoreAdj); err != nil {
+		logger.Info("The out-of-memory score stays as it is", "error", err.Error())
+	}
+	var fatal []error
+	for _, p := range d.tuneConntrack(ctx) {
+		if p.Fatal() {
+			fatal = append(fatal, p)
+			continue
+		}
+		logger.Info("A setting of connection tracking stays as it is", "error", p.Error())
+	}
+	return errors.Join(fatal...)
+}
+
+func (d *daemon) tuneConntrack(ctx context.Context) []node.Problem {
+	c := d.cfg.Conntrack
+	written, problems := node.TuneConntrack(proc, node.ConntrackConfig{
+		MaxPerCore: c.MaxPerCore, Min: c.Min, TCPEstablished: c.TCPEstablishedTimeout, TCPCloseWait: c.TCPCloseWaitTimeout,
+		UDP: c.UDPTimeout, UDPStream: c.UDPStreamTimeout, TCPBeLiberal: c.TCPBeLiberal,
+	}, node.Processors())
+	for _, s := range written {
+		klog.FromContext(ctx).Info("Set a kernel setting", "name", s.Name, "value", s.Value)
+	}
+	return problems
+}
+
+func (d *daemon) openBackends() error {
+	d.backends = map[proxy.Family]*nftables.Backend{}
+	for _, f := range d.families {
+		b, err := nftables.New(nftables.Options{Family: f, Protect: d.cfg.ProtectTable})
+		if err != nil {
+			d.closeBackends()
+			return err
+		}
+		d.backends[f] = b
+	}
+	return nil
+}
+
+func (d *daemon) closeBackends() {
+	for _, b := range d.backends {
+		_ = b.Close() // the process ends, and the rules stay in any case
+	}
+}
+
+// assemble makes the parts that need each other.
+func (d *daemon) assemble(ctx context.Context) error {
+	d.metrics = metrics.New(legacyregistry.MustRegister, d.families...)
+	d.health = healthcheck.NewProxyHealth(healthcheck.ProxyHealthOptions{Timeout: 2 * d.cfg.Sync.Period, Families: d.families, Answers: d.metrics})
+	d.services = healthcheck.NewServices(healthcheck.ServicesOptions{Healthy: d.healthy(), Logger: klog.FromContext(ctx), Failed: d.serviceHealthFailed})
+	logger := klog.FromContext(ctx)
+	var err error
+	d.addrs, err = node.NewAddresses(node.AddressOptions{
+		Changed: func() { d.loop.AddressesChanged() },
+		Problem: func(err error) {
+			logger.Error(err, "The node's addresses cannot be followed; this is tried again")
+		},
+	})
+	if err != nil {
+		logger.Error(err, "The node's addresses cannot be read; this is tried again")
+	}
+	backends, cleaners := map[proxy.Family]proxy.Backend{}, map[proxy.Family]sync.FlowCleaner{}
+	for f, b := range d.backends {
+		backends[f], cleaners[f] = b, conntrack.NewCleaner(f)
+	}
+	d.loop = sync.New(sync.Options{
+		NodeName: d.nodeName, Families: d.families, Backends: backends, Facts: d.factsConfig(), Metrics: d.metrics, Health: d.health, Services: d.services,
+		Conntrack: cleaners, Events: d.feed.events,
+		Timing: sync.Timing{Quiet: d.cfg.Sync.QuietPeriod, MaxDelay: d.cfg.Sync.MaxDelay, MinPeriod: d.cfg.Sync.MinPeriod, MaxRetry: d.cfg.Sync.Period},
+	})
+	return nil
+}
+
+// healthy is nil if there is no health server, whose state the Services' health-check node ports would tell.
+func (d *daemon) healthy() func() bool {
+	if !d.cfg.HealthzBindAddress.IsValid() {
+		return nil
+	}
+	return d.health.Healthy
+}
+
+func (d *daemon) factsConfig() sync.FactsConfig {
+	p, l := d.cfg.NodePortAddresses, d.cfg.DetectLocal
+	return sync.FactsConfig{
+		BindAddress:   d.cfg.BindAddress,
+		NodePorts:     node.NodePortConfig{Prefixes: p.Prefixes, Primary: p.Primary, Localhost: p.Localhost, All: p.All, DefaultPrimary: true},
+		Pods:          node.PodDetection{Mode: node.PodMode(l.Mode), ClusterCIDRs: d.cfg.ClusterCIDRs, Bridge: l.BridgeInterface, InterfacePrefix: l.InterfaceNamePrefix},
+		MasqueradeAll: d.cfg.MasqueradeAll, MasqueradeBit: d.cfg.MasqueradeBit, ExternalIPs: d.cfg.Features.ExternalIPs,
+		Local: func(f proxy.Family) []netip.Addr { return d.addrs.Of(f) },
+	}
+}
+
+// run runs everything until the context ends or a part fails for good.
+func (d *daemon) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.feed.source.Run(ctx, d.loop) })
+	g.Go(func() error { d.loop.Run(ctx); return nil })
+	g.Go(func() error { d.services.Run(ctx); return nil })
+	g.Go(func() error { return ignoreCancel(ctx, d.addrs.Run(ctx)) })
+	g.Go(func() error { d.watchTable(ctx); return nil })
+	g.Go(func() error { return d.watchConfig(ctx) })
+	for _, s := range d.servers() {
+		g.Go(func() error { return healthcheck.ListenAndServe(ctx, s) })
+	}
+	d.feed.started(ctx)
+	return g.Wait()
+}
+
+// watchConfig ends the process if the configuration file changes, as kube-proxy does: it is started anew with the new one.
+func (d *daemon) watchConfig(ctx context.Context) error {
+	err := d.cfg.Watch(ctx)
+	if ctx.Err() != nil || errors.Is(err, config.ErrChanged) {
+		return ignoreCancel(ctx, err)
+	}
+	klog.FromContext(ctx).Error(err, "Changes of the configuration file are not noticed; restart the proxy after changing it")
+	return nil
+}
+
+// watchTable has the table rebuilt when somebody else changes it.
+func (d *daemon) watchTable(ctx context.Context) {
+	var own []uint32
+	for _, b := range d.backends {
+		own = append(own, b.PortID())
+	}
+	for ctx.Err() == nil {
+		err := nftables.Watch(ctx, own, func(i nftables.Interference) { d.loop.Interfered(ctx, i.Family, i.What, i.Process, i.PID) })
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		klog.FromContext(ctx).Error(err, "Changes that others make to the table are not noticed; this is tried again")
+		select {
+		case <-ctx.Done():
+		case <-time.After(watchRetry):
+		}
+	}
+}
+
+const watchRetry = 10 * time.Second
+
+// cleanup removes the tables of nftables mode.
+func cleanup(ctx context.Context) error {
+	var errs []error
+	for _, f := range proxy.Families {
+		b, err := nftables.Open(nftables.Options{Family: f})
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, b.Cleanup(ctx), b.Close())
+	}
+	return errors.Join(errs...)
 }

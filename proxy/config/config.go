@@ -75,6 +75,8 @@ type Config struct {
 
 	// External is the effective configuration as the API type, defaults filled in, with apiVersion and kind; for /configz.
 	External *v1alpha1.KubeProxyConfiguration
+	// Flags has the value of each command line flag by name; for /flagz and the log. None is secret.
+	Flags map[string]string
 	// Warnings are to be logged at start: flags and fields that were ignored or have no effect, and settings that are
 	// valid but likely to be a mistake. One sentence each.
 	Warnings []string

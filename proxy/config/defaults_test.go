@@ -137,7 +137,7 @@ func TestTypedDefaults(t *testing.T) {
 			TCPCloseWaitTimeout: time.Hour},
 		Features: Features{ExternalIPs: true, Flagz: true, Statusz: true, NativeHistograms: true},
 	}
-	ignore := cmp.Options{cmpopts.IgnoreUnexported(Config{}), cmpopts.IgnoreFields(Config{}, "Gates", "Logging", "External", "Warnings"),
+	ignore := cmp.Options{cmpopts.IgnoreUnexported(Config{}), cmpopts.IgnoreFields(Config{}, "Flags", "Gates", "Logging", "External", "Warnings"),
 		cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})}
 	if diff := cmp.Diff(want, mustLoad(t, nil), ignore); diff != "" {
 		t.Errorf("-want +got\n%s", diff)

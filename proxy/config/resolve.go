@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/spf13/pflag"
 	"k8s.io/kube-proxy/config/v1alpha1"
 	sigsyaml "sigs.k8s.io/yaml"
 )
@@ -26,6 +27,8 @@ func (f *Flags) Config(read func(path string) ([]byte, error)) (*Config, error) 
 	c := f.build(v)
 	c.ModeSet = modeSet
 	c.contents = contents
+	c.Flags = map[string]string{}
+	f.set.VisitAll(func(flag *pflag.Flag) { c.Flags[flag.Name] = flag.Value.String() })
 	c.Sync.MinPeriod = minSyncPeriod
 	f.ownSettings(c, &ps)
 	if len(ps) > 0 {

@@ -39,15 +39,23 @@ var _ proxy.Backend = (*Backend)(nil)
 
 // New opens a Backend and probes that the kernel has what it needs. The error says what is missing.
 func New(o Options) (*Backend, error) {
+	b, err := Open(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.kernel.probe(); err != nil {
+		return nil, errors.Join(fmt.Errorf("this node cannot run mode nftables for %s: %w", o.Family, err), b.Close())
+	}
+	return b, nil
+}
+
+// Open opens a Backend without a probe: enough for Cleanup.
+func Open(o Options) (*Backend, error) {
 	s, err := openSocket()
 	if err != nil {
 		return nil, err
 	}
-	b := newBackend(o, s)
-	if err := b.kernel.probe(); err != nil {
-		return nil, errors.Join(fmt.Errorf("this node cannot run mode nftables for %s: %w", o.Family, err), s.close())
-	}
-	return b, nil
+	return newBackend(o, s), nil
 }
 
 func newBackend(o Options, s socket) *Backend {

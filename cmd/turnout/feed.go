@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+
+	"k8s.io/klog/v2"
+
+	"turnout/proxy"
+	"turnout/proxy/source"
+	"turnout/proxy/source/dir"
+)
+
+// feed is where objects come from, and where events about them go.
+type feed struct {
+	source source.Source
+	events serviceEvents
+	// nodeEvent reports an event of the own Node.
+	nodeEvent func(reason, note string)
+	// started is called when everything runs.
+	started func(ctx context.Context)
+}
+
+// serviceEvents reports events of Services. It implements sync.Events.
+type serviceEvents func(name proxy.ServiceName, reason, note string)
+
+// Service is part of sync.Events.
+func (e serviceEvents) Service(name proxy.ServiceName, reason, note string) { e(name, reason, note) }
+
+func (f *feed) serviceEvent(name proxy.ServiceName, reason, note string) { f.events(name, reason, note) }
+
+// newFeed connects to the API server, or to the folder that takes its place.
+func newFeed(ctx context.Context, d *daemon) (*feed, error) {
+	if d.cfg.Manifests != "" {
+		return newFolderFeed(ctx, d)
+	}
+	return newClusterFeed(ctx, d)
+}
+
+// newFolderFeed reads manifests. There is no API for events: what they would say is logged by those who report them.
+func newFolderFeed(ctx context.Context, d *daemon) (*feed, error) {
+	s, err := dir.New(d.cfg.Manifests, dir.Options{NodeName: d.nodeName, OnProblems: func(p []dir.Problem) { d.metrics.ManifestProblemsFound(len(p)) }})
+	if err != nil {
+		return nil, err
+	}
+	logger := klog.FromContext(ctx)
+	return &feed{
+		source:    s,
+		events:    func(proxy.ServiceName, string, string) {},
+		nodeEvent: func(reason, note string) { logger.Info("Node event", "reason", reason, "note", note) },
+		started:   func(context.Context) {},
+	}, nil
+}

@@ -1,0 +1,117 @@
+package sync
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+
+	"turnout/proxy"
+	"turnout/proxy/desired"
+	"turnout/proxy/node"
+)
+
+// FactsConfig is what is configured of the facts that States depend on.
+type FactsConfig struct {
+	BindAddress   netip.Addr // invalid if not configured
+	NodePorts     node.NodePortConfig
+	Pods          node.PodDetection // PodCIDRs and Primary are filled in from the Node
+	MasqueradeAll bool
+	MasqueradeBit uint8
+	ExternalIPs   bool
+	// Local lists the machine's addresses of a family as they are now.
+	Local func(proxy.Family) []netip.Addr
+}
+
+// facts makes desired.Facts of the configuration and of what was delivered, and lists what a user should know.
+func (c *FactsConfig) facts(name string, families []proxy.Family, n *v1.Node, cidrs []netip.Prefix) (*desired.Facts, []string) {
+	f := &desired.Facts{NodeName: name, MasqueradeAll: c.MasqueradeAll, ExternalIPs: c.ExternalIPs, Families: families, Node: map[proxy.Family]proxy.Node{}}
+	pods := c.Pods
+	pods.SingleStack = len(families) == 1
+	var addresses []node.Address
+	if n != nil {
+		f.Zone = n.Labels[v1.LabelTopologyZone]
+		for _, a := range n.Status.Addresses {
+			addresses = append(addresses, node.Address{Type: string(a.Type), Addr: a.Address})
+		}
+		pods.PodCIDRs = podCIDRs(n)
+	}
+	ips, warnings := node.DetectIPs(c.BindAddress, addresses)
+	pods.Primary = ips.Primary
+	for _, family := range families {
+		if a := ips.Of(family); a.IsValid() {
+			f.NodeIPs = append(f.NodeIPs, a)
+		}
+		local := c.Local(family)
+		ports, more := node.SelectNodePorts(family, c.NodePorts, ips, local)
+		// Also where every address serves NodePorts, what it is now must be known: to recognise flows that were sent to one.
+		ports.Addrs = node.NodePortAddrs(family, ports, local)
+		warnings = append(warnings, more...)
+		detect, more, err := node.LocalPods(family, pods)
+		if err != nil {
+			more = append(more, err.Error())
+		}
+		warnings = append(warnings, more...)
+		f.Node[family] = proxy.Node{NodePorts: ports, LocalPods: detect, ServiceCIDRs: ofFamily(family, cidrs), MasqueradeMark: 1 << c.MasqueradeBit}
+	}
+	return f, warnings
+}
+
+// podCIDRs lists the prefixes of a Node's pods; what cannot be read is left out.
+func podCIDRs(n *v1.Node) (out []netip.Prefix) {
+	texts := n.Spec.PodCIDRs
+	if len(texts) == 0 && n.Spec.PodCIDR != "" {
+		texts = []string{n.Spec.PodCIDR}
+	}
+	for _, t := range texts {
+		if p, err := netip.ParsePrefix(strings.TrimSpace(t)); err == nil {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}
+
+// ofFamily returns the prefixes of a family, sorted, without those that lie within another.
+func ofFamily(f proxy.Family, all []netip.Prefix) (out []netip.Prefix) {
+	sorted := slices.Clone(all)
+	slices.SortFunc(sorted, netip.Prefix.Compare)
+	for _, p := range sorted {
+		inside := func(o netip.Prefix) bool { return o.Bits() <= p.Bits() && o.Contains(p.Addr()) }
+		if proxy.FamilyOf(p.Addr()) == f && !slices.ContainsFunc(out, inside) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// takeFacts returns new facts if something that they depend on changed, else those of before.
+func (l *Loop) takeFacts(before *desired.Facts) (*desired.Facts, []string) {
+	l.inputs.mu.Lock()
+	if !l.inputs.dirty && before != nil {
+		l.inputs.mu.Unlock()
+		return before, nil
+	}
+	l.inputs.dirty = false
+	n := l.inputs.node
+	var cidrs []netip.Prefix
+	var warnings []string
+	for _, c := range l.inputs.cidrs {
+		for _, text := range c.Spec.CIDRs {
+			p, err := netip.ParsePrefix(text)
+			if err != nil {
+				warnings = append(warnings, "ServiceCIDR "+c.Name+": spec.cidrs has "+text+", which is no prefix; it is ignored")
+				continue
+			}
+			cidrs = append(cidrs, p.Masked())
+		}
+	}
+	l.inputs.mu.Unlock()
+	families := make([]proxy.Family, len(l.families))
+	for i, f := range l.families {
+		families[i] = f.Family
+	}
+	facts, more := l.options.Facts.facts(l.options.NodeName, families, n, cidrs)
+	slices.Sort(warnings)
+	return facts, append(warnings, more...)
+}

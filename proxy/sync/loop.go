@@ -1,0 +1,187 @@
+package sync
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"turnout/healthcheck"
+	"turnout/proxy"
+	"turnout/proxy/desired"
+	"turnout/proxy/metrics"
+	"turnout/proxy/source"
+	"turnout/proxy/track"
+)
+
+// Options are what a Loop works with. Everything but Conntrack, Services and Events is needed.
+type Options struct {
+	NodeName string
+	Families []proxy.Family // in use
+	Backends map[proxy.Family]proxy.Backend
+	Facts    FactsConfig
+	Timing   Timing
+	Metrics  *metrics.Metrics
+	Health   *healthcheck.ProxyHealth
+	// Services serve the health-check node ports; nil if nothing should.
+	Services *healthcheck.Services
+	// Conntrack has what removes stale flows of each family.
+	Conntrack map[proxy.Family]FlowCleaner
+	Events    Events
+}
+
+// Timing says when the loop works.
+type Timing struct {
+	// Quiet is how long no further change must come before a sync starts, and MaxDelay how long a change waits at most.
+	Quiet, MaxDelay time.Duration
+	// MinPeriod is the least time between the starts of two syncs; 0 for none.
+	MinPeriod time.Duration
+	// MaxRetry bounds the delay before a failed sync is tried again, which begins at firstRetry and doubles.
+	MaxRetry time.Duration
+}
+
+const (
+	firstRetry = 100 * time.Millisecond
+	// rejectedRetry is when Services that the kernel refused are tried again.
+	rejectedRetry = 30 * time.Second
+	// repairShare bounds the time spent on repairing a table that somebody else keeps changing to a fifth.
+	repairShare = 4
+)
+
+// Events tells users about Services and the node. Calls must return quickly.
+type Events interface {
+	// Service reports a problem of a Service, reason being in CamelCase.
+	Service(name proxy.ServiceName, reason, note string)
+}
+
+// Loop brings objects to the kernel. It is a source.Sink; Run does the work.
+type Loop struct {
+	options   Options
+	services  *track.ServiceChangeTracker
+	endpoints *track.EndpointsChangeTracker
+	inputs    inputs
+	wake      chan struct{}
+	synced    chan struct{} // closed by Synced
+	families  []*family     // in use, in order
+
+	published atomic.Pointer[desired.Result] // the same as result, for others to read
+
+	// Owned by Run.
+	result   *desired.Result
+	counted  counted
+	problems problemLog
+}
+
+var _ source.Sink = (*Loop)(nil)
+
+// New returns a Loop that knows no objects yet.
+func New(o Options) *Loop {
+	l := &Loop{
+		options: o, services: track.NewServiceChangeTracker(), endpoints: track.NewEndpointsChangeTracker(o.NodeName),
+		inputs: newInputs(), wake: make(chan struct{}, 1), synced: make(chan struct{}), problems: newProblemLog(o.Events),
+	}
+	for _, f := range o.Families {
+		l.families = append(l.families, newFamily(f, o.Backends[f], &o))
+	}
+	return l
+}
+
+// Run works until the context ends; the rules stay as they are then. It writes nothing before Synced was called.
+func (l *Loop) Run(ctx context.Context) {
+	for _, f := range l.families {
+		defer f.flows.run(ctx)()
+	}
+	select {
+	case <-l.synced:
+	case <-ctx.Done():
+		return
+	}
+	l.options.Health.SourcesSynced()
+	klog.FromContext(ctx).Info("All Services and EndpointSlices were delivered", "services", l.services.Pending())
+	retry := backOff{max: l.options.Timing.MaxRetry}
+	for {
+		started := time.Now()
+		again := l.sync(ctx, &retry)
+		if !l.wait(ctx, started, again) {
+			return
+		}
+	}
+}
+
+// wait returns when the next sync should start: after a change and a quiet moment, or when again has passed (never if it is 0).
+// It returns false if the context ended.
+func (l *Loop) wait(ctx context.Context, last time.Time, again time.Duration) bool {
+	var timer <-chan time.Time
+	if again > 0 {
+		t := time.NewTimer(again)
+		defer t.Stop()
+		timer = t.C
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer:
+		return true
+	case <-l.wake:
+	}
+	for _, f := range l.families {
+		l.options.Metrics.SyncQueued(f.Family, time.Now())
+		l.options.Health.QueuedUpdate(f.Family)
+	}
+	return l.coalesce(ctx, last)
+}
+
+// coalesce waits until no change has come for a while, but not for too long, and for what the user asked to be the least time
+// between syncs.
+func (l *Loop) coalesce(ctx context.Context, last time.Time) bool {
+	t := l.options.Timing
+	deadline := time.NewTimer(max(t.MaxDelay, t.MinPeriod-time.Since(last)))
+	defer deadline.Stop()
+	quiet := time.NewTimer(max(t.Quiet, t.MinPeriod-time.Since(last)))
+	defer quiet.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-deadline.C:
+			return true
+		case <-quiet.C:
+			return true
+		case <-l.wake:
+			quiet.Reset(max(t.Quiet, t.MinPeriod-time.Since(last)))
+		}
+	}
+}
+
+// Wake has the loop look for changes.
+func (l *Loop) Wake() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// States returns the States that the kernel should follow, which is nothing before the first sync.
+func (l *Loop) States() (out []*proxy.State) {
+	r := l.published.Load()
+	if r == nil {
+		return nil
+	}
+	for _, f := range l.families {
+		out = append(out, r.States[f.Family])
+	}
+	return out
+}
+
+// backOff doubles a delay from one failure to the next.
+type backOff struct{ next, max time.Duration }
+
+func (b *backOff) after(failed bool) time.Duration {
+	if !failed {
+		b.next = 0
+		return 0
+	}
+	b.next = min(max(firstRetry, 2*b.next), max(firstRetry, b.max))
+	return b.next
+}

@@ -1,0 +1,157 @@
+package sync
+
+import (
+	"context"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"turnout/proxy"
+	"turnout/proxy/desired"
+	"turnout/proxy/hamt"
+	"turnout/proxy/metrics"
+)
+
+// family is one family's part of the loop.
+type family struct {
+	proxy.Family
+	backend proxy.Backend
+	flows   *flows
+	applied *proxy.State // the last one that the kernel follows
+	pending []time.Time  // when changes that are not programmed yet were made in the cluster
+	reason  metrics.FullSyncReason
+	foreign interference
+	sizes   sizes
+}
+
+func newFamily(f proxy.Family, b proxy.Backend, o *Options) *family {
+	return &family{Family: f, backend: b, reason: metrics.ReasonStart, foreign: newInterference(),
+		flows: newFlows(f, o.Conntrack[f], o.Metrics)}
+}
+
+// sync makes the kernel follow what was delivered. It returns after what time to try again, 0 if only changes should lead to it.
+func (l *Loop) sync(ctx context.Context, retry *backOff) time.Duration {
+	changes := l.build(ctx)
+	failed, again := false, time.Duration(0)
+	for _, f := range l.families {
+		f.pending = append(f.pending, changes[f.Family]...)
+		report, err := l.apply(ctx, f, l.result.States[f.Family])
+		failed = failed || err != nil
+		if len(report.Rejected) > 0 {
+			again = rejectedRetry
+		}
+	}
+	if after := retry.after(failed); failed {
+		return after
+	}
+	return again
+}
+
+// build takes what changed since the last time and builds the States.
+func (l *Loop) build(ctx context.Context) map[proxy.Family][]time.Time {
+	logger := klog.FromContext(ctx)
+	in := desired.Input{Services: l.services.Snapshot()}
+	endpoints, triggers := l.endpoints.Snapshot()
+	in.Endpoints = endpoints
+	var before *desired.Facts
+	if l.result != nil {
+		before = l.result.Facts()
+	}
+	facts, warnings := l.takeFacts(before)
+	in.Facts = facts
+	l.problems.warn(logger, warnings)
+	l.count()
+	next := desired.Build(l.result, in)
+	l.problems.report(logger, l.result, next)
+	l.result = next
+	l.published.Store(next)
+	return triggers
+}
+
+// counted is how many changes the metrics know of.
+type counted struct{ services, endpoints uint64 }
+
+func (l *Loop) count() {
+	m, services, endpoints := l.options.Metrics, l.services.Total(), l.endpoints.Total()
+	m.ServiceChanged(int(services - l.counted.services))
+	m.EndpointChanged(int(endpoints - l.counted.endpoints))
+	m.Pending(l.services.Pending(), l.endpoints.Pending())
+	l.counted = counted{services, endpoints}
+}
+
+// apply makes the kernel follow one family's State, and tells everybody.
+func (l *Loop) apply(ctx context.Context, f *family, s *proxy.State) (proxy.Report, error) {
+	logger, m := klog.FromContext(ctx).WithValues("ipFamily", f.Family), l.options.Metrics
+	if f.foreign.take() {
+		f.backend.Forget()
+		f.reason = metrics.ReasonForeign
+	}
+	start := time.Now()
+	report, err := f.backend.Apply(ctx, s)
+	took := time.Since(start)
+	m.SyncObserved(f.Family, report.Full, took)
+	if report.Full {
+		m.FullSync(f.Family, f.reason)
+		f.foreign.repaired(took)
+	}
+	if err != nil {
+		m.SyncFailed(f.Family)
+		l.options.Health.Failed(f.Family, err)
+		f.reason = metrics.ReasonError
+		logger.Error(err, "Sync failed; the kernel keeps the rules of before, and the sync is tried again", "duration", took)
+		return report, err
+	}
+	m.SyncSucceeded(f.Family, time.Now())
+	m.Applied(f.Family, report.Operations, len(report.Rejected))
+	l.options.Health.Updated(f.Family)
+	l.problems.rejected(logger, f.Family, report.Rejected)
+	if report.Operations > 0 {
+		logger.V(2).Info("Synced", "full", report.Full, "operations", report.Operations, "duration", took, "services", s.Services.Len())
+	}
+	f.reason = metrics.ReasonError
+	l.settle(f, s)
+	return report, nil
+}
+
+// settle does what follows once the kernel follows a State.
+func (l *Loop) settle(f *family, s *proxy.State) {
+	now, m := time.Now(), l.options.Metrics
+	for _, t := range f.pending {
+		m.NetworkProgrammed(f.Family, now.Sub(t))
+	}
+	f.pending = f.pending[:0]
+	before := f.applied
+	if before == s {
+		return
+	}
+	f.applied = s
+	if before == nil {
+		before = &proxy.State{Family: f.Family, Node: &proxy.Node{}}
+	}
+	changes := hamt.Diff(before.Services, s.Services, func(a, b *proxy.Service) bool { return a == b })
+	f.sizes.change(changes)
+	m.Sizes(f.Family, s.Services.Len(), f.sizes.endpoints, f.sizes.frontends)
+	none := l.result.NoLocal[f.Family]
+	m.NoLocalEndpoints(f.Family, none.Internal, none.External)
+	if l.options.Services != nil {
+		l.options.Services.SetAddrs(f.Family, s.Node.NodePorts.Any, s.Node.NodePorts.Addrs)
+		l.options.Services.Sync(f.Family, s.HealthChecks)
+	}
+	f.flows.add(s.Node.NodePorts.Addrs, changes)
+}
+
+// sizes counts what a State has.
+type sizes struct{ endpoints, frontends int }
+
+func (s *sizes) change(changes []hamt.Change[proxy.ServicePortName, *proxy.Service]) {
+	for _, c := range changes {
+		if c.Had {
+			s.endpoints -= len(c.Old.Serving)
+			s.frontends -= len(c.Old.Frontends)
+		}
+		if c.Has {
+			s.endpoints += len(c.New.Serving)
+			s.frontends += len(c.New.Frontends)
+		}
+	}
+}
