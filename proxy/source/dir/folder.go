@@ -49,9 +49,9 @@ func manifest(name string) bool {
 	return false
 }
 
-// refresh reads the files that changed or that force names, and forgets those that are gone. If the directory itself cannot
+// refresh reads the files that changed, as far as of interest, and forgets those that are gone. If the directory itself cannot
 // be listed, everything stays as it was.
-func (f *folder) refresh(ctx context.Context, force func(name string) bool) error {
+func (f *folder) refresh(ctx context.Context, of func(name string) interest) error {
 	list, err := os.ReadDir(f.dir)
 	if err != nil {
 		return err
@@ -65,9 +65,9 @@ func (f *folder) refresh(ctx context.Context, force func(name string) bool) erro
 		if !manifest(name) || item.IsDir() || ctx.Err() != nil {
 			continue
 		}
-		last, forced := f.files[name], force(name)
+		last, interest := f.files[name], of(name)
 		group.Go(func() error {
-			if next := f.read(name, last, forced); next != nil {
+			if next := f.read(name, last, interest); next != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				files[name] = next
@@ -84,7 +84,10 @@ func (f *folder) refresh(ctx context.Context, force func(name string) bool) erro
 }
 
 // read returns a file as it is now; last is how it was, nil if it is new. It returns nil if there is no such file (any more).
-func (f *folder) read(name string, last *file, forced bool) *file {
+func (f *folder) read(name string, last *file, interest interest) *file {
+	if interest == leave {
+		return last
+	}
 	path := filepath.Join(f.dir, name)
 	if last == nil {
 		last = &file{}
@@ -99,7 +102,7 @@ func (f *folder) read(name string, last *file, forced bool) *file {
 		return nil // a link to a folder
 	case !info.Mode().IsRegular():
 		return last.unreadable(name, fmt.Errorf("it is not a regular file but %s", info.Mode().Type()))
-	case !forced && last.same(info):
+	case interest == look && last.same(info):
 		return last
 	}
 	readAt := time.Now()

@@ -128,13 +128,14 @@ var yamlLine = regexp.MustCompile(`line (\d+)(: )?`)
 func (d *document) yamlProblems(file string, severity Severity, prefix string, err error) []Problem {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
 	text = strings.TrimPrefix(text, "unmarshal errors:\n")
+	last := bytes.Count(bytes.TrimRight(d.text, "\n"), []byte("\n")) + 1 // the parser may count beyond it
 	var out []Problem
 	for part := range strings.Lines(text) {
 		part = strings.TrimSpace(part)
 		line := d.first
 		if m := yamlLine.FindStringSubmatch(part); m != nil {
 			n, _ := strconv.Atoi(m[1])
-			line, part = d.line+max(n, 1)-1, strings.Replace(part, m[0], "", 1)
+			line, part = d.line-1+min(max(n, 1), last), strings.Replace(part, m[0], "", 1)
 		}
 		out = append(out, Problem{
 			File: file, Line: line, Document: d.number, Severity: severity, Reason: prefix + strings.TrimPrefix(part, "yaml: "),

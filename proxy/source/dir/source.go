@@ -22,7 +22,7 @@ type Options struct {
 	// NodeName is the name of the own Node object, in its exact spelling. No other Node is delivered.
 	NodeName string
 	// Settle is how long the folder must have been quiet before it is read, so that files which are written together are read
-	// together; but it is read after ten times that at the latest. 0 means 100 ms.
+	// together. If it is never quiet, it is read after ten times that, but for files that are not quiet themselves. 0 means 100 ms.
 	Settle time.Duration
 	// OnProblems, if not nil, is given all present problems whenever they change, from one goroutine. The slice is the
 	// callee's. It is not called as long as there was never a problem.
@@ -75,7 +75,7 @@ func Load(dir, node string) (*Objects, []Problem, error) {
 		return nil, nil, err
 	}
 	f := folder{dir: path, node: node}
-	if err := f.refresh(context.Background(), func(string) bool { return true }); err != nil {
+	if err := f.refresh(context.Background(), pending{all: true}.interest); err != nil {
 		return nil, nil, fmt.Errorf("read --manifests=%s: %w", dir, err)
 	}
 	merged, problems := merge(f.contents())
@@ -111,7 +111,8 @@ func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 	s.pass(ctx, sink, pending{all: true})
 	for ctx.Err() == nil {
 		audit := s.wait(ctx)
-		p := s.watch.take()
+		now := time.Now()
+		p := s.watch.take(now.Add(-s.opts.Settle), now.Add(-s.audit))
 		if p.moved || audit {
 			s.arm(ctx)
 			p.all = p.all || p.moved
@@ -176,7 +177,7 @@ func (s *Source) arm(ctx context.Context) {
 
 // pass reads what changed and delivers the difference.
 func (s *Source) pass(ctx context.Context, sink source.Sink, p pending) {
-	err := s.folder.refresh(ctx, p.force)
+	err := s.folder.refresh(ctx, p.interest)
 	if ctx.Err() != nil {
 		return
 	}

@@ -6,19 +6,42 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/fsnotify/fsnotify"
 )
 
 // pending is what the kernel told since it was last asked.
 type pending struct {
-	names map[string]bool // files inside the folder
+	names map[string]span // files inside the folder
+	hot   map[string]bool // of those, the ones that someone still writes to: they are to be left alone for now
 	all   bool            // every file may have changed
 	moved bool            // the folder itself was removed, renamed or made anew
 }
 
-// force reports whether a file has to be read though it looks unchanged.
-func (p pending) force(name string) bool { return p.all || p.names[name] }
+// span is the time of the first and of the last change of a file.
+type span struct {
+	first, last time.Time
+}
+
+// interest is what to do about a file.
+type interest uint8
+
+const (
+	look  interest = iota // read it if it looks changed
+	force                 // read it
+	leave                 // leave it as it was read last
+)
+
+func (p pending) interest(name string) interest {
+	if p.hot[name] {
+		return leave
+	}
+	if _, named := p.names[name]; named || p.all {
+		return force
+	}
+	return look
+}
 
 // watch gathers inotify events of a folder and, to see it being replaced, of its parent.
 type watch struct {
@@ -69,12 +92,25 @@ func (w *watch) disarm() {
 	w.watcher = nil
 }
 
-// take returns what is pending and clears it.
-func (w *watch) take() pending {
+// take returns what is pending and clears it, but for files that changed later than settled and are not overdue: what is
+// written piece by piece is not read halfway.
+func (w *watch) take(settled, overdue time.Time) pending {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := w.pending
 	w.pending = pending{}
+	for name, s := range p.names {
+		if !s.last.After(settled) || s.first.Before(overdue) {
+			continue
+		}
+		if p.hot == nil {
+			p.hot, w.pending.names = map[string]bool{}, map[string]span{}
+		}
+		p.hot[name], w.pending.names[name] = true, s
+	}
+	if len(p.hot) > 0 {
+		w.signal()
+	}
 	return p
 }
 
@@ -126,10 +162,19 @@ func (w *watch) note(e fsnotify.Event) bool {
 	case strings.HasPrefix(filepath.Base(name), ".."):
 		w.pending.all = true // the link through which all files of a mounted ConfigMap are seen
 	default:
-		if w.pending.names == nil {
-			w.pending.names = map[string]bool{}
-		}
-		w.pending.names[filepath.Base(name)] = true
+		w.lockedTouch(filepath.Base(name), time.Now())
 	}
 	return true
+}
+
+func (w *watch) lockedTouch(name string, now time.Time) {
+	if w.pending.names == nil {
+		w.pending.names = map[string]span{}
+	}
+	s, ok := w.pending.names[name]
+	if !ok {
+		s.first = now
+	}
+	s.last = now
+	w.pending.names[name] = s
 }
