@@ -8,7 +8,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // SCTP chunk types and sizes, RFC 9260 sections 3.1 to 3.3.
@@ -143,7 +146,7 @@ func dialSCTP(from netip.AddrPort, to netip.AddrPort, timeout time.Duration) (st
 	}
 	tag := rand.Uint32() | 1
 	hello := sctpPacket{from: port, to: to.Port(), chunk: sctpInit, initTag: tag}
-	if _, err := c.Write(hello.encode()); err != nil {
+	if err := send(c, hello.encode()); err != nil && !foreign(c, port, to.Port(), err) {
 		return "", err
 	}
 	_ = c.SetReadDeadline(time.Now().Add(timeout))
@@ -151,6 +154,9 @@ func dialSCTP(from netip.AddrPort, to netip.AddrPort, timeout time.Duration) (st
 	for {
 		n, _, err := c.ReadFromIP(buf)
 		if err != nil {
+			if foreign(c, port, to.Port(), err) {
+				continue
+			}
 			return "", err
 		}
 		p, err := decodeSCTP(buf[:n])
@@ -164,4 +170,30 @@ func dialSCTP(from netip.AddrPort, to netip.AddrPort, timeout time.Duration) (st
 			return "", errRefused
 		}
 	}
+}
+
+// foreign tells that an error of a raw socket comes from ICMP errors that are all about other ports: the kernel gives such
+// to every raw socket with the same addresses.
+func foreign(c *net.IPConn, from, to uint16, err error) bool {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	seen, ours := 0, false
+	_ = raw.Control(func(fd uintptr) {
+		packet, oob := make([]byte, 256), make([]byte, 256)
+		for {
+			// What is read is the packet that the error is about, without its IP header.
+			n, _, _, _, err := unix.Recvmsg(int(fd), packet, oob, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+			if err != nil {
+				return
+			}
+			seen++
+			ours = ours || n < 4 || binary.BigEndian.Uint16(packet) == from && binary.BigEndian.Uint16(packet[2:]) == to
+		}
+	})
+	return seen > 0 && !ours
 }
