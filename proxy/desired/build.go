@@ -41,7 +41,7 @@ func Build(prev *Result, in Input) *Result {
 	if prev == nil || !in.Facts.sameForServices(prev.in.Facts) {
 		b.dirtyAll()
 	} else {
-		b.claims = prev.claims
+		b.claims = prev.claims.Edit()
 		b.dirtyChanged()
 	}
 	for name := range b.dirty {
@@ -54,34 +54,37 @@ func Build(prev *Result, in Input) *Result {
 type builder struct {
 	prev     *Result
 	old, in  Input
-	claims   claims
+	claims   *hamt.Builder[claimKey, []claim]
 	dirty    map[proxy.ServiceName]struct{}
 	families []*family
-	problems hamt.Map[proxy.ServiceName, []Problem]
+	problems *hamt.Builder[proxy.ServiceName, []Problem]
 }
 
 // family is what a builder has of one family.
 type family struct {
 	proxy.Family
-	services proxy.Services
-	health   proxy.HealthChecks
+	services *hamt.Builder[proxy.ServicePortName, *proxy.Service]
+	health   *hamt.Builder[proxy.ServiceName, proxy.HealthCheck]
 	noLocal  NoLocal
 }
 
 func newBuilder(prev *Result, in Input) *builder {
-	b := &builder{prev: prev, in: in, dirty: map[proxy.ServiceName]struct{}{}}
+	b := &builder{prev: prev, in: in, dirty: map[proxy.ServiceName]struct{}{}, claims: claims{}.Edit()}
+	var problems hamt.Map[proxy.ServiceName, []Problem]
 	if prev != nil {
-		b.old = prev.in
-		b.problems = prev.Problems
+		b.old, problems = prev.in, prev.Problems
 	}
+	b.problems = problems.Edit()
 	for _, fam := range proxy.Families {
 		if !in.Facts.has(fam) {
 			continue
 		}
 		f := &family{Family: fam}
+		before := &proxy.State{}
 		if s := b.state(fam); s != nil {
-			f.services, f.health, f.noLocal = s.Services, s.HealthChecks, prev.NoLocal[fam]
+			before, f.noLocal = s, prev.NoLocal[fam]
 		}
+		f.services, f.health = before.Services.Edit(), before.HealthChecks.Edit()
 		b.families = append(b.families, f)
 	}
 	return b
@@ -125,7 +128,7 @@ func (b *builder) result() *Result {
 	r := &Result{
 		States:   make(map[proxy.Family]*proxy.State, len(b.families)),
 		NoLocal:  make(map[proxy.Family]NoLocal, len(b.families)),
-		Problems: b.problems, in: b.in, claims: b.claims,
+		Problems: b.problems.Map(), in: b.in, claims: b.claims.Map(),
 	}
 	for _, f := range b.families {
 		r.States[f.Family] = b.newState(f)
@@ -137,7 +140,7 @@ func (b *builder) result() *Result {
 // newState returns the previous State if it would not differ.
 func (b *builder) newState(f *family) *proxy.State {
 	node := b.in.Facts.Node[f.Family]
-	s := &proxy.State{Family: f.Family, Node: &node, Services: f.services, HealthChecks: f.health}
+	s := &proxy.State{Family: f.Family, Node: &node, Services: f.services.Map(), HealthChecks: f.health.Map()}
 	old := b.state(f.Family)
 	if old == nil {
 		return s

@@ -110,7 +110,7 @@ func (b *builder) replaceClaims(old, s *track.Service) {
 			slices.SortFunc(list, claim.compare)
 			b.markClaimants(list)
 		}
-		b.claims = b.claims.Set(c.key, list)
+		b.claims.Set(c.key, list)
 	}
 }
 
@@ -121,10 +121,10 @@ func (b *builder) unclaim(key claimKey, name proxy.ServiceName) {
 	}
 	list = slices.DeleteFunc(slices.Clone(list), func(c claim) bool { return c.service.Name == name })
 	if len(list) == 0 {
-		b.claims = b.claims.Delete(key)
+		b.claims.Delete(key)
 		return
 	}
-	b.claims = b.claims.Set(key, list)
+	b.claims.Set(key, list)
 }
 
 func (b *builder) markClaimants(list []claim) {

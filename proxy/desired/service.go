@@ -88,9 +88,9 @@ func (f *family) set(name proxy.ServicePortName, s *proxy.Service) {
 	case !had && s == nil, had && s != nil && equal(old, s):
 		return
 	case s == nil:
-		f.services = f.services.Delete(name)
+		f.services.Delete(name)
 	default:
-		f.services = f.services.Set(name, s)
+		f.services.Set(name, s)
 	}
 	f.noLocal.add(old, -1)
 	f.noLocal.add(s, +1)
@@ -108,22 +108,22 @@ func (n *NoLocal) add(s *proxy.Service, sign int) {
 // setHealth keeps what the health-check node port of a Service answers; s is nil if the Service is gone.
 func (f *family) setHealth(name proxy.ServiceName, s *track.Service, e *track.Endpoints) {
 	if s == nil || s.HealthCheckNodePort == 0 || !s.ClusterIP(f.Family).IsValid() || len(s.Ports) == 0 {
-		f.health = f.health.Delete(name)
+		f.health.Delete(name)
 		return
 	}
 	h := proxy.HealthCheck{Port: s.HealthCheckNodePort, LocalEndpoints: localReady(e, f.Family)}
 	if old, ok := f.health.Get(name); !ok || old != h {
-		f.health = f.health.Set(name, h)
+		f.health.Set(name, h)
 	}
 }
 
 func (b *builder) setProblems(name proxy.ServiceName, found []Problem) {
 	if len(found) == 0 {
-		b.problems = b.problems.Delete(name)
+		b.problems.Delete(name)
 		return
 	}
 	if old, _ := b.problems.Get(name); !slices.Equal(old, found) {
-		b.problems = b.problems.Set(name, found)
+		b.problems.Set(name, found)
 	}
 }
 

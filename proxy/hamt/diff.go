@@ -57,10 +57,10 @@ func (d *differ[K, V]) slot(x, y slot[K, V], shift int) {
 	case x.child == nil && y.child == nil:
 		d.lists(list(x.entry), list(y.entry))
 	case x.entry != nil:
-		n, _ := (*node[K, V])(nil).set(x.entry, shift+fan)
+		n, _ := (*node[K, V])(nil).set(x.entry, shift+fan, nil)
 		d.nodes(n, y.child, shift+fan)
 	default:
-		n, _ := (*node[K, V])(nil).set(y.entry, shift+fan)
+		n, _ := (*node[K, V])(nil).set(y.entry, shift+fan, nil)
 		d.nodes(x.child, n, shift+fan)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"iter"
 	"math/bits"
+	"slices"
 )
 
 const (
@@ -32,10 +33,14 @@ type entry[K comparable, V any] struct {
 // A node has a slot for each bit set in bitmap, in order: a child, or an entry. Below the deepest level, entries holds all
 // those that collide, and there are no slots.
 type node[K comparable, V any] struct {
+	owner   *token // who may change the node in place; nil if nobody
 	bitmap  uint32
 	slots   []slot[K, V]
 	entries []*entry[K, V]
 }
+
+// A token tells Builders apart.
+type token struct{ _ byte }
 
 type slot[K comparable, V any] struct {
 	child *node[K, V]
@@ -79,8 +84,12 @@ func (m Map[K, V]) Get(k K) (v V, ok bool) {
 
 // Set returns a map that has v at k.
 func (m Map[K, V]) Set(k K, v V) Map[K, V] {
+	return m.set(k, v, nil)
+}
+
+func (m Map[K, V]) set(k K, v V, by *token) Map[K, V] {
 	e := &entry[K, V]{hash: maphash.Comparable(seed, k), key: k, val: v}
-	root, added := m.root.set(e, 0)
+	root, added := m.root.set(e, 0, by)
 	if added {
 		m.size++
 	}
@@ -109,29 +118,29 @@ func (n *node[K, V]) index(h uint64, shift int) (int, bool) {
 	return bits.OnesCount32(n.bitmap & (bit - 1)), n.bitmap&bit != 0
 }
 
-func (n *node[K, V]) set(e *entry[K, V], shift int) (*node[K, V], bool) {
+func (n *node[K, V]) set(e *entry[K, V], shift int, by *token) (*node[K, V], bool) {
 	if n == nil {
-		n = &node[K, V]{}
+		n = &node[K, V]{owner: by}
 	}
 	if shift >= deepst {
 		return n.setColliding(e)
 	}
 	i, ok := n.index(e.hash, shift)
 	if !ok {
-		return n.insert(i, e, shift), true
+		return n.insert(i, e, shift, by), true
 	}
 	s, added := n.slots[i], false
 	switch {
 	case s.child != nil:
-		s.child, added = s.child.set(e, shift+fan)
+		s.child, added = s.child.set(e, shift+fan, by)
 	case s.entry.key == e.key:
 		s.entry = e
 	default:
-		child, _ := (*node[K, V])(nil).set(s.entry, shift+fan)
-		child, _ = child.set(e, shift+fan)
+		child, _ := (*node[K, V])(nil).set(s.entry, shift+fan, by)
+		child, _ = child.set(e, shift+fan, by)
 		s, added = slot[K, V]{child: child}, true
 	}
-	return n.replace(i, s), added
+	return n.replace(i, s, by), added
 }
 
 func (n *node[K, V]) setColliding(e *entry[K, V]) (*node[K, V], bool) {
@@ -145,19 +154,29 @@ func (n *node[K, V]) setColliding(e *entry[K, V]) (*node[K, V], bool) {
 	return &node[K, V]{entries: append(out, e)}, added
 }
 
-func (n *node[K, V]) insert(i int, e *entry[K, V], shift int) *node[K, V] {
+func (n *node[K, V]) insert(i int, e *entry[K, V], shift int, by *token) *node[K, V] {
+	bit := uint32(1) << (e.hash >> shift & mask)
+	if by != nil && n.owner == by {
+		n.slots = slices.Insert(n.slots, i, slot[K, V]{entry: e})
+		n.bitmap |= bit
+		return n
+	}
 	out := make([]slot[K, V], len(n.slots)+1)
 	copy(out, n.slots[:i])
 	out[i] = slot[K, V]{entry: e}
 	copy(out[i+1:], n.slots[i:])
-	return &node[K, V]{bitmap: n.bitmap | 1<<(e.hash>>shift&mask), slots: out}
+	return &node[K, V]{owner: by, bitmap: n.bitmap | bit, slots: out}
 }
 
-func (n *node[K, V]) replace(i int, s slot[K, V]) *node[K, V] {
+func (n *node[K, V]) replace(i int, s slot[K, V], by *token) *node[K, V] {
+	if by != nil && n.owner == by {
+		n.slots[i] = s
+		return n
+	}
 	out := make([]slot[K, V], len(n.slots))
 	copy(out, n.slots)
 	out[i] = s
-	return &node[K, V]{bitmap: n.bitmap, slots: out}
+	return &node[K, V]{owner: by, bitmap: n.bitmap, slots: out}
 }
 
 func (n *node[K, V]) remove(k K, h uint64, shift int) (*node[K, V], bool) {
@@ -186,9 +205,9 @@ func (n *node[K, V]) remove(k K, h uint64, shift int) (*node[K, V], bool) {
 		return n.without(i, h, shift), true
 	}
 	if e := child.only(); e != nil { // the shape depends on the contents alone, not on the way there
-		return n.replace(i, slot[K, V]{entry: e}), true
+		return n.replace(i, slot[K, V]{entry: e}, nil), true
 	}
-	return n.replace(i, slot[K, V]{child: child}), true
+	return n.replace(i, slot[K, V]{child: child}, nil), true
 }
 
 func (n *node[K, V]) removeColliding(k K) (*node[K, V], bool) {

@@ -141,27 +141,28 @@ func (t *EndpointsChangeTracker) Total() uint64 {
 func (t *EndpointsChangeTracker) Snapshot() (hamt.Map[proxy.ServiceName, *Endpoints], Triggers) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	merged := t.merged.Edit()
 	for name := range t.dirty {
-		t.lockedMerge(name)
+		t.lockedMerge(merged, name)
 	}
 	out := Triggers{}
 	for _, tr := range t.triggers {
 		out[tr.family] = append(out[tr.family], tr.times...)
 	}
-	clear(t.dirty)
-	clear(t.triggers)
+	// New maps, since those that were large once stay so, and clearing them would take time each time.
+	t.merged, t.dirty, t.triggers = merged.Map(), map[proxy.ServiceName]struct{}{}, map[sliceKey]trigger{}
 	t.pending = 0
 	return t.merged, out
 }
 
-func (t *EndpointsChangeTracker) lockedMerge(name proxy.ServiceName) {
+func (t *EndpointsChangeTracker) lockedMerge(merged *hamt.Builder[proxy.ServiceName, *Endpoints], name proxy.ServiceName) {
 	list := t.byService[name]
 	if len(list) == 0 {
-		t.merged = t.merged.Delete(name)
+		merged.Delete(name)
 		return
 	}
 	e := merge(name, list)
-	if old, _ := t.merged.Get(name); !e.Equal(old) {
-		t.merged = t.merged.Set(name, e)
+	if old, _ := merged.Get(name); !e.Equal(old) {
+		merged.Set(name, e)
 	}
 }

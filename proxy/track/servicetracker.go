@@ -78,13 +78,15 @@ func (t *ServiceChangeTracker) Total() uint64 {
 func (t *ServiceChangeTracker) Snapshot() hamt.Map[proxy.ServiceName, *Service] {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	current := t.current.Edit()
 	for name, s := range t.pending {
 		if s == nil {
-			t.current = t.current.Delete(name)
+			current.Delete(name)
 		} else {
-			t.current = t.current.Set(name, s)
+			current.Set(name, s)
 		}
 	}
-	clear(t.pending)
+	// A new map, since one that was large once stays so, and clearing it would take time each time.
+	t.current, t.pending = current.Map(), map[proxy.ServiceName]*Service{}
 	return t.current
 }
