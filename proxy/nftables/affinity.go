@@ -66,7 +66,7 @@ func (b *Backend) carryOver(t *table, tx *transaction) error {
 		return leadsSomewhere(programs[r.number()&numberBits], r)
 	})
 	for _, c := range clients {
-		tx.add(element{set: t.sets.affinity, key: c.key, value: c.value, timeout: c.timeout, expires: c.expires}, -1)
+		tx.add(element{set: t.sets.affinity, key: c.key, value: c.value, more: &details{timeout: c.timeout, expires: c.expires}}, -1)
 	}
 	return err
 }
@@ -74,8 +74,7 @@ func (b *Backend) carryOver(t *table, tx *transaction) error {
 // forgetClients deletes entries. One of them may end while they are deleted, and the kernel then refuses them all: they are tried
 // one by one.
 func (b *Backend) forgetClients(gone []remembered) error {
-	err := b.kernel.commit(b.forgetting(gone...))
-	if len(gone) == 0 || err == nil {
+	if len(gone) == 0 || b.kernel.commit(b.forgetting(gone...)) == nil {
 		return nil
 	}
 	for _, r := range gone {

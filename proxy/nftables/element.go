@@ -11,18 +11,32 @@ import (
 // maxComment is the length up to which nft accepts comments (NFTNL_UDATA_COMMENT_MAXLEN, with the final NUL).
 const maxComment = 127
 
-// An element is one member of a set or map. Its bytes are as the kernel keeps them: fields in registers of 4 bytes.
+// An element is one member of a set or map. Its bytes are as the kernel keeps them: fields in registers of 4 bytes. There are hundreds
+// of thousands in a large table, so what most do not need stands apart.
 type element struct {
-	set     *set
-	key     []byte
-	keyEnd  []byte // last key of a range of concatenated fields
-	last    bool   // marks the end of a range of single fields
-	value   []byte
-	chain   string // the verdict "goto chain", for a map of verdicts
-	comment string
+	set   *set
+	key   []byte
+	value []byte
+	owner int32 // index of the Service that it belongs to in the transaction, or -1
+	named bool  // the comment is the owner's name
+	more  *details
+}
+
+// details are what only some elements have.
+type details struct {
+	keyEnd  []byte        // last key of a range of concatenated fields
+	last    bool          // marks the end of a range of single fields
+	chain   string        // the verdict "goto chain", in a map of verdicts
 	timeout time.Duration // how long the element lives, and
 	expires time.Duration // how long from now on; 0 for ever
-	owner   int32         // index of the Service that it belongs to in the transaction, or -1
+}
+
+// detail returns the details; zero ones if there are none.
+func (e *element) detail() details {
+	if e.more == nil {
+		return details{}
+	}
+	return *e.more
 }
 
 // An arena hands out the bytes of keys and values, to spare an allocation for each.
@@ -138,7 +152,7 @@ func lastAddr(p netip.Prefix) netip.Addr {
 func (a *arena) prefixElements(s *set, p netip.Prefix) []element {
 	out := []element{{set: s, key: a.addrKey(p.Masked().Addr()), owner: -1}}
 	if end := lastAddr(p.Masked()).Next(); end.IsValid() {
-		out = append(out, element{set: s, key: a.addrKey(end), last: true, owner: -1})
+		out = append(out, element{set: s, key: a.addrKey(end), more: &details{last: true}, owner: -1})
 	}
 	return out
 }

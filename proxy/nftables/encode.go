@@ -3,6 +3,7 @@ package nftables
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	lib "github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -22,6 +23,7 @@ type encoder struct {
 	family   proxy.Family
 	flags    uint32 // of the table: owner, persist
 	messages []message
+	owners   []proxy.ServicePortName // of the transaction
 	// apart puts each owner's elements into messages of their own, so that the kernel's answer names the owner.
 	apart bool
 }
@@ -76,7 +78,7 @@ func (e *encoder) encode(tx *transaction) ([]byte, error) {
 }
 
 func (e *encoder) encodeThen(tx *transaction, last func()) ([]byte, error) {
-	e.buf, e.messages = e.buf[:0], e.messages[:0]
+	e.buf, e.messages, e.owners = slices.Grow(e.buf[:0], tx.size()), e.messages[:0], tx.owners
 	e.control(unix.NFNL_MSG_BATCH_BEGIN)
 	e.table(tx.start)
 	for i, s := range tx.sets {
@@ -99,10 +101,10 @@ func (e *encoder) encodeThen(tx *transaction, last func()) ([]byte, error) {
 		}
 	}
 	for _, l := range tx.gone {
-		e.elements(unix.NFT_MSG_DELSETELEM, l)
+		e.elements(unix.NFT_MSG_DELSETELEM, l.elements)
 	}
 	for _, l := range tx.new {
-		e.elements(unix.NFT_MSG_NEWSETELEM, l)
+		e.elements(unix.NFT_MSG_NEWSETELEM, l.elements)
 	}
 	last()
 	e.control(unix.NFNL_MSG_BATCH_END)

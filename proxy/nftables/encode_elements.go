@@ -41,24 +41,25 @@ func (e *encoder) elementMessage(typ uint16, list []element) int {
 
 func (e *encoder) element(x *element, add bool) {
 	item := e.nest(unix.NFTA_LIST_ELEM)
-	if x.last {
+	more := x.detail()
+	if more.last {
 		e.u32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
 	}
 	e.data(unix.NFTA_SET_ELEM_KEY, x.key)
-	if x.keyEnd != nil {
-		e.data(nftaSetElemKeyEnd, x.keyEnd)
+	if more.keyEnd != nil {
+		e.data(nftaSetElemKeyEnd, more.keyEnd)
 	}
 	if add && x.set.verdicts() {
-		e.verdictData(x.chain)
+		e.verdictData(more.chain)
 	} else if add && x.set.isMap() {
 		e.data(unix.NFTA_SET_ELEM_DATA, x.value)
 	}
-	if add && x.timeout > 0 {
-		e.u64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(x.timeout.Milliseconds()))
-		e.u64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(x.expires.Milliseconds()))
+	if add && more.timeout > 0 {
+		e.u64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(more.timeout.Milliseconds()))
+		e.u64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(more.expires.Milliseconds()))
 	}
-	if add && x.comment != "" {
-		e.bytes(unix.NFTA_SET_ELEM_USERDATA, userdata.AppendString(nil, userdata.NFTNL_UDATA_SET_ELEM_COMMENT, x.comment))
+	if add && x.named {
+		e.bytes(unix.NFTA_SET_ELEM_USERDATA, userdata.AppendString(nil, userdata.NFTNL_UDATA_SET_ELEM_COMMENT, comment(e.owners[x.owner])))
 	}
 	e.end(item)
 }

@@ -19,8 +19,8 @@ type numbers struct {
 
 var errNumbers = errors.New("more Services than the 524,287 that a table holds")
 
-func newNumbers() *numbers {
-	return &numbers{of: map[proxy.ServicePortName]uint32{}, next: 1, taken: map[uint32]bool{}}
+func newNumbers(expected int) *numbers {
+	return &numbers{of: make(map[proxy.ServicePortName]uint32, expected), next: 1, taken: map[uint32]bool{}}
 }
 
 // adopt gives a Service the number that it had in the kernel, if that is still to be had.

@@ -123,7 +123,7 @@ func (t *table) addClass(tx *transaction, c class) error {
 		t.addPicker(tx, p)
 	}
 	t.addChain(tx, t.writer.classChain(t.sets, t.state.Node, &c))
-	tx.add(element{set: t.sets.dispatch, key: t.bytes.numberKey(number << classShift), chain: c.name()}, -1)
+	tx.add(element{set: t.sets.dispatch, key: t.bytes.numberKey(number << classShift), more: &details{chain: c.name()}}, -1)
 	return nil
 }
 

@@ -1,48 +1,59 @@
 package nftables
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 )
 
 // references counts how many Services make use of an address. A set of the table holds the addresses whose count is not 0.
 type references struct {
-	set    *set
-	fields int // how often the address stands in the set's key
-	count  map[netip.Addr]int
-	before map[netip.Addr]int // counts before the transaction that is being prepared, of those that it touches
+	set     *set
+	fields  int // how often the address stands in the set's key
+	count   map[netip.Addr]reference
+	touched []netip.Addr // by the transaction that is being prepared
+}
+
+type reference struct {
+	now, before int // before the transaction that is being prepared
+	touched     bool
 }
 
 func newReferences(s *set, fields int) *references {
-	return &references{set: s, fields: fields, count: map[netip.Addr]int{}, before: map[netip.Addr]int{}}
+	return &references{set: s, fields: fields, count: map[netip.Addr]reference{}}
 }
 
 func (r *references) change(a netip.Addr, by int) {
-	n := r.count[a]
-	if _, ok := r.before[a]; !ok {
-		r.before[a] = n
+	c := r.count[a]
+	if !c.touched {
+		c.before, c.touched = c.now, true
+		r.touched = append(r.touched, a)
 	}
-	if n += by; n == 0 {
-		delete(r.count, a)
-	} else {
-		r.count[a] = n
-	}
+	c.now += by
+	r.count[a] = c
 }
 
 // settle appends the addresses that came into use or went out of use.
 func (r *references) settle(tx *transaction, bytes *arena) {
-	for _, a := range slices.SortedFunc(maps.Keys(r.before), netip.Addr.Compare) {
-		had, has := r.before[a] > 0, r.count[a] > 0
-		if had == has {
+	slices.SortFunc(r.touched, netip.Addr.Compare)
+	for _, a := range r.touched {
+		c := r.count[a]
+		if c.now == 0 {
+			delete(r.count, a)
+		} else {
+			r.count[a] = reference{now: c.now}
+		}
+		if (c.before > 0) == (c.now > 0) {
 			continue
 		}
-		e := element{set: r.set, key: bytes.addrKey(slices.Repeat([]netip.Addr{a}, r.fields)...)}
-		if has {
+		bytes.reserve(longest)
+		for range r.fields {
+			bytes.addr(a)
+		}
+		if e := (element{set: r.set, key: bytes.take()}); c.now > 0 {
 			tx.add(e, -1)
 		} else {
 			tx.remove(e, -1)
 		}
 	}
-	clear(r.before)
+	r.touched = r.touched[:0]
 }

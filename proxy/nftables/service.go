@@ -41,7 +41,7 @@ type renderer struct {
 
 // frontends appends the elements of the Service's frontends: everything but its endpoints.
 func (r *renderer) frontends(out []element, p *programmed) []element {
-	s, note := p.service, comment(p.service.Name)
+	s := p.service
 	for i := range s.Frontends {
 		f := &s.Frontends[i]
 		key, c := s.Key(f), classOf(s, f)
@@ -53,12 +53,12 @@ func (r *renderer) frontends(out []element, p *programmed) []element {
 		if f.Kind == proxy.NodePort {
 			to = r.sets.nodeports
 		}
-		out = append(out, element{set: to, key: r.bytes.tuple(key), value: r.bytes.numberKey(r.classes(c)<<classShift | value), comment: note})
+		out = append(out, element{set: to, key: r.bytes.tuple(key), value: r.bytes.numberKey(r.classes(c)<<classShift | value), named: true})
 		if c.sticky {
 			out = append(out, r.stickyElement(p, f, key))
 		}
 		for _, source := range f.AllowedSources {
-			out = append(out, element{set: r.sets.allowed, key: r.bytes.source(key, source.Addr()), keyEnd: r.bytes.source(key, lastAddr(source))})
+			out = append(out, element{set: r.sets.allowed, key: r.bytes.source(key, source.Addr()), more: &details{keyEnd: r.bytes.source(key, lastAddr(source))}})
 		}
 	}
 	return out
@@ -152,10 +152,14 @@ func compareElements(a, b element) int {
 	if c := bytes.Compare(a.key, b.key); c != 0 {
 		return c
 	}
-	if a.last != b.last {
-		return boolCompare(a.last, b.last)
+	if a.more == nil && b.more == nil {
+		return 0
 	}
-	return bytes.Compare(a.keyEnd, b.keyEnd)
+	x, y := a.detail(), b.detail()
+	if x.last != y.last {
+		return boolCompare(x.last, y.last)
+	}
+	return bytes.Compare(x.keyEnd, y.keyEnd)
 }
 
 // boolCompare orders true before false: a range ends before the next begins.

@@ -12,6 +12,13 @@ func assign(old []netip.AddrPort, pool []proxy.Endpoint) []netip.AddrPort {
 	if unchanged(old, pool) {
 		return old
 	}
+	if len(old) == 0 {
+		slots := make([]netip.AddrPort, len(pool))
+		for i := range pool {
+			slots[i] = pool[i].Addr
+		}
+		return slots
+	}
 	wanted := make(map[netip.AddrPort]bool, len(pool))
 	for _, e := range pool {
 		wanted[e.Addr] = true

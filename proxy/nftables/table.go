@@ -15,6 +15,7 @@ type table struct {
 	writer   writer
 	sets     *sets
 	size     capacity
+	want     capacity // what the first State needs
 	state    *proxy.State
 	programs map[proxy.ServicePortName]*programmed
 	excluded map[proxy.ServicePortName]error // Services that are left out, and why
@@ -35,16 +36,14 @@ func newTable(s *proxy.State, m *memory, excluded map[proxy.ServicePortName]erro
 	t := &table{
 		writer: writer{family: s.Family, mark: s.Node.MasqueradeMark}, state: s,
 		programs: make(map[proxy.ServicePortName]*programmed, s.Services.Len()), excluded: excluded,
-		numbers: newNumbers(), sticky: map[time.Duration][2]*set{}, stale: map[uint32]bool{},
+		numbers: newNumbers(s.Services.Len()), sticky: map[time.Duration][2]*set{}, stale: map[uint32]bool{},
 	}
-	t.size = t.need(s)
 	if m == nil {
 		m = &memory{}
 	}
-	if m.size.fits(t.size) {
-		t.size = m.size
-	} else {
-		t.size = capacityFor(t.size)
+	t.want = need(s)
+	if t.size = m.size; !t.size.fits(t.want) {
+		t.size = capacityFor(t.want)
 	}
 	t.sets, t.classes = newSets(t.size), newClasses(m.classes)
 	t.clusterIPs, t.hairpin = newReferences(t.sets.clusterIPs, 1), newReferences(t.sets.hairpin, 2)
@@ -81,7 +80,7 @@ func (t *table) remember() *memory {
 }
 
 // need counts what the big maps must hold for a State.
-func (t *table) need(s *proxy.State) (c capacity) {
+func need(s *proxy.State) (c capacity) {
 	for _, service := range s.Services.All() {
 		c.count(service, 1)
 	}
@@ -105,7 +104,10 @@ func (c *capacity) count(s *proxy.Service, by int) {
 
 // build returns the transaction that makes the whole table: on what is there, with clients' memories kept, or from nothing.
 func (t *table) build(s start) *transaction {
-	tx := &transaction{start: s, sets: t.sets.all()}
+	tx := &transaction{start: s, sets: t.sets.all(), owners: make([]proxy.ServicePortName, 0, t.state.Services.Len())}
+	tx.new.reserve(t.sets.frontends, t.want.frontends)
+	tx.new.reserve(t.sets.nodeports, t.want.nodeports)
+	tx.new.reserve(t.sets.endpoints, t.want.endpoints)
 	tx.chains = append(t.writer.baseChains(t.sets), t.writer.sharedChains(t.sets, t.state.Node)...)
 	for n := 1; n <= readyPickers; n++ {
 		t.addPicker(tx, picker{endpoints: n})

@@ -21,7 +21,7 @@ func WriteText(w io.Writer, s *proxy.State) error {
 	for _, name := range slices.SortedFunc(maps.Keys(t.excluded), proxy.ServicePortName.Compare) {
 		fmt.Fprintf(&b, "# %s is left out: %v\n", name, t.excluded[name])
 	}
-	p := printer{Builder: &b, family: s.Family}
+	p := printer{Builder: &b, family: s.Family, owners: tx.owners}
 	p.table(tx)
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -31,6 +31,7 @@ func WriteText(w io.Writer, s *proxy.State) error {
 type printer struct {
 	*strings.Builder
 	family proxy.Family
+	owners []proxy.ServicePortName
 }
 
 func (p printer) table(tx *transaction) {
@@ -49,15 +50,6 @@ func (p printer) table(tx *transaction) {
 		p.chain(&tx.chains[i], tx.rules)
 	}
 	p.WriteString("}\n")
-}
-
-func (l lists) of(s *set) []element {
-	for i := range l {
-		if l[i][0].set == s {
-			return l[i]
-		}
-	}
-	return nil
 }
 
 func (p printer) set(s *set, elements []element) {
@@ -113,20 +105,20 @@ func (p printer) elements(s *set, list []element) []string {
 		e := &list[i]
 		var text string
 		switch {
-		case e.last:
+		case e.detail().last:
 			continue // belongs to the element before
 		case s.interval && len(s.key) == 1:
 			text = p.prefix(e, list[i+1:])
-		case e.keyEnd != nil:
+		case e.detail().keyEnd != nil:
 			text = p.source(e)
 		default:
 			text = p.fields(s.key, e.key)
 		}
-		if e.comment != "" {
-			text += fmt.Sprintf(" comment %q", e.comment)
+		if e.named {
+			text += fmt.Sprintf(" comment %q", comment(p.owners[e.owner]))
 		}
 		if s.verdicts() {
-			text += " : goto " + e.chain
+			text += " : goto " + e.detail().chain
 		} else if s.isMap() {
 			text += " : " + p.fields(s.value, e.value)
 		}
@@ -145,7 +137,7 @@ func (p printer) prefix(e *element, rest []element) string {
 			continue
 		}
 		end := lastAddr(x).Next()
-		if !end.IsValid() && (len(rest) == 0 || !rest[0].last) || end.IsValid() && len(rest) > 0 && rest[0].last && string(rest[0].key) == string(end.AsSlice()) {
+		if !end.IsValid() && (len(rest) == 0 || !rest[0].detail().last) || end.IsValid() && len(rest) > 0 && rest[0].detail().last && string(rest[0].key) == string(end.AsSlice()) {
 			return prefixText(x)
 		}
 	}
@@ -165,7 +157,7 @@ func (p printer) source(e *element) string {
 	first, _ := netip.AddrFromSlice(e.key[n:])
 	tuple := []datatype{typeAddr, typeProto, typePort}
 	for bits := range p.family.Bits() + 1 {
-		if x := netip.PrefixFrom(first, bits); x.Masked().Addr() == first && string(lastAddr(x).AsSlice()) == string(e.keyEnd[n:]) {
+		if x := netip.PrefixFrom(first, bits); x.Masked().Addr() == first && string(lastAddr(x).AsSlice()) == string(e.detail().keyEnd[n:]) {
 			return p.fields(tuple, e.key[:n]) + " . " + prefixText(x)
 		}
 	}

@@ -1,6 +1,10 @@
 package nftables
 
-import "turnout/proxy"
+import (
+	"slices"
+
+	"turnout/proxy"
+)
 
 // A transaction is everything that one batch changes, in one step for all packets.
 type transaction struct {
@@ -14,21 +18,47 @@ type transaction struct {
 }
 
 // lists are elements, a list for each set.
-type lists [][]element
+type lists []list
+
+type list struct {
+	set      *set
+	elements []element
+}
 
 func (l *lists) add(e element) {
+	x := l.list(e.set)
+	x.elements = append(x.elements, e)
+}
+
+// list returns the list of a set, which is made if there is none.
+func (l *lists) list(s *set) *list {
 	for i := range *l {
-		if (*l)[i][0].set == e.set {
-			(*l)[i] = append((*l)[i], e)
-			return
+		if (*l)[i].set == s {
+			return &(*l)[i]
 		}
 	}
-	*l = append(*l, []element{e})
+	*l = append(*l, list{set: s})
+	return &(*l)[len(*l)-1]
+}
+
+// reserve makes room for n more elements of a set.
+func (l *lists) reserve(s *set, n uint32) {
+	x := l.list(s)
+	x.elements = slices.Grow(x.elements, int(n))
+}
+
+func (l lists) of(s *set) []element {
+	for i := range l {
+		if l[i].set == s {
+			return l[i].elements
+		}
+	}
+	return nil
 }
 
 func (l lists) len() (n int) {
 	for i := range l {
-		n += len(l[i])
+		n += len(l[i].elements)
 	}
 	return n
 }
@@ -72,4 +102,10 @@ func (tx *transaction) operations() int {
 		n += len(tx.chains[i].rules)
 	}
 	return n
+}
+
+// size estimates the length of the batch in bytes, generously: growing a buffer of tens of MB means to copy it.
+func (tx *transaction) size() int {
+	const object, element = 512, 128
+	return 4096 + object*(len(tx.sets)+2*len(tx.chains)+len(tx.rules)) + element*(tx.gone.len()+tx.new.len())
 }
