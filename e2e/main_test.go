@@ -1,0 +1,32 @@
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+
+	"turnout/proxy/proxytest"
+)
+
+// binaryFlag lets a released binary be tested instead of one built from this tree.
+var binaryFlag = flag.String("binary", "", "the turnout binary to test; built from this module if empty")
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(proxytest.Main(tests{m}))
+}
+
+// tests runs in the process that may make namespaces, which is not always the one that go test started.
+type tests struct{ *testing.M }
+
+func (m tests) Run() int {
+	dir, err := os.MkdirTemp("", "turnout-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	buildDir = dir
+	return m.M.Run()
+}
