@@ -40,9 +40,11 @@ type Node struct {
 
 // NodePorts says on which of the node's addresses NodePorts are served.
 type NodePorts struct {
-	// Any means every local address that is not a loopback one, also those that are added later; Addrs is then empty.
-	Any   bool
-	Addrs []netip.Addr // sorted, no loopback addresses
+	// Any means every local address that is not a loopback one, also those that are added later.
+	Any bool
+	// Addrs are sorted, without loopback addresses. With Any they are what every address is at present: flows that were
+	// sent to a NodePort are recognised by them.
+	Addrs []netip.Addr
 }
 
 // LocalPods says how a packet that comes from a pod is recognised. At most one field is set; with none, no packet is FromPod

@@ -157,7 +157,7 @@ func NewState(f proxy.Family, services ...*proxy.Service) *proxy.State {
 func NodeOf(f proxy.Family) *proxy.Node {
 	c := Addressing()
 	return &proxy.Node{
-		NodePorts:      proxy.NodePorts{Any: true},
+		NodePorts:      proxy.NodePorts{Any: true, Addrs: AddrsOf(f, c.NodeAddrs)},
 		LocalPods:      proxy.LocalPods{Prefixes: Of(f, c.ClusterCIDRs)},
 		ServiceCIDRs:   Of(f, c.ServiceCIDRs),
 		MasqueradeMark: 0x4000,

@@ -43,9 +43,6 @@ func (c *checker) node(n *proxy.Node) {
 	}
 	c.prefixes("service CIDRs", n.ServiceCIDRs)
 	c.prefixes("prefixes of local pods", n.LocalPods.Prefixes)
-	if n.NodePorts.Any && len(n.NodePorts.Addrs) > 0 {
-		c.failf("NodePorts on any address and on %v", n.NodePorts.Addrs)
-	}
 	if !ascending(n.NodePorts.Addrs, netip.Addr.Compare) {
 		c.failf("NodePort addresses %v are not sorted and unique", n.NodePorts.Addrs)
 	}

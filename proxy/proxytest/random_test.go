@@ -116,7 +116,6 @@ func TestCheck(t *testing.T) {
 	}
 	for want, node := range map[string]*proxy.Node{
 		"is nil":       nil,
-		"any address":  {MasqueradeMark: 1, NodePorts: proxy.NodePorts{Any: true, Addrs: addrs("10.0.0.1")}},
 		"not one bit":  {MasqueradeMark: 3},
 		"NodePort add": {MasqueradeMark: 1, NodePorts: proxy.NodePorts{Addrs: addrs("10.0.0.2", "10.0.0.1")}},
 	} {
