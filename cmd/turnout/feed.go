@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 
 	"turnout/proxy"
@@ -16,6 +17,7 @@ type feed struct {
 	events serviceEvents
 	// nodeEvent reports an event of the own Node.
 	nodeEvent func(reason, note string)
+	node      *v1.Node // the own Node as it was at the start; nil if it is not known
 	// started is called when everything runs.
 	started func(ctx context.Context)
 }
@@ -26,7 +28,9 @@ type serviceEvents func(name proxy.ServiceName, reason, note string)
 // Service is part of sync.Events.
 func (e serviceEvents) Service(name proxy.ServiceName, reason, note string) { e(name, reason, note) }
 
-func (f *feed) serviceEvent(name proxy.ServiceName, reason, note string) { f.events(name, reason, note) }
+func (f *feed) serviceEvent(name proxy.ServiceName, reason, note string) {
+	f.events(name, reason, note)
+}
 
 // newFeed connects to the API server, or to the folder that takes its place.
 func newFeed(ctx context.Context, d *daemon) (*feed, error) {

@@ -17,6 +17,7 @@ import (
 	"turnout/healthcheck"
 	"turnout/proxy"
 	"turnout/proxy/config"
+	"turnout/proxy/debug"
 	"turnout/proxy/metrics"
 	"turnout/proxy/nftables"
 	"turnout/proxy/node"
@@ -51,6 +52,14 @@ func runProxy(ctx context.Context, cfg *config.Config) error {
 	if err := d.identify(); err != nil {
 		return err
 	}
+	var err error
+	if d.feed, err = newFeed(ctx, d); err != nil {
+		return err
+	}
+	facts := d.factsConfig()
+	if err := facts.Check(d.families, d.feed.node); err != nil {
+		return err
+	}
 	if err := d.prepareNode(ctx); err != nil {
 		return err
 	}
@@ -62,11 +71,7 @@ func runProxy(ctx context.Context, cfg *config.Config) error {
 		klog.FromContext(ctx).Info("Everything that needs privileges is done; from now on CAP_NET_ADMIN is enough")
 		return nil
 	}
-	var err error
-	if d.feed, err = newFeed(ctx, d); err != nil {
-		return err
-	}
-	if err := d.assemble(ctx); err != nil {
+	if err := d.assemble(ctx, facts); err != nil {
 		return err
 	}
 	return d.run(ctx)
@@ -140,7 +145,11 @@ func (d *daemon) closeBackends() {
 }
 
 // assemble makes the parts that need each other.
-func (d *daemon) assemble(ctx context.Context) error {
+func (d *daemon) assemble(ctx context.Context, facts sync.FactsConfig) error {
+	if err := debug.PublishConfig(d.cfg.External); err != nil {
+		return fmt.Errorf("publish the configuration at /configz: %w", err)
+	}
+	d.cfg.Gates.AddMetrics()
 	d.metrics = metrics.New(legacyregistry.MustRegister, d.families...)
 	d.health = healthcheck.NewProxyHealth(healthcheck.ProxyHealthOptions{Timeout: 2 * d.cfg.Sync.Period, Families: d.families, Answers: d.metrics})
 	d.services = healthcheck.NewServices(healthcheck.ServicesOptions{Healthy: d.healthy(), Logger: klog.FromContext(ctx), Failed: d.serviceHealthFailed})
@@ -160,7 +169,7 @@ func (d *daemon) assemble(ctx context.Context) error {
 		backends[f], cleaners[f] = b, conntrack.NewCleaner(f)
 	}
 	d.loop = sync.New(sync.Options{
-		NodeName: d.nodeName, Families: d.families, Backends: backends, Facts: d.factsConfig(), Metrics: d.metrics, Health: d.health, Services: d.services,
+		NodeName: d.nodeName, Families: d.families, Backends: backends, Facts: facts, Metrics: d.metrics, Health: d.health, Services: d.services,
 		Conntrack: cleaners, Events: d.feed.events,
 		Timing: sync.Timing{Quiet: d.cfg.Sync.QuietPeriod, MaxDelay: d.cfg.Sync.MaxDelay, MinPeriod: d.cfg.Sync.MinPeriod, MaxRetry: d.cfg.Sync.Period},
 	})
@@ -197,6 +206,9 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.watchConfig(ctx) })
 	for _, s := range d.servers() {
 		g.Go(func() error { return healthcheck.ListenAndServe(ctx, s) })
+	}
+	if d.feed.node != nil {
+		d.loop.SetNode(d.feed.node)
 	}
 	d.feed.started(ctx)
 	return g.Wait()

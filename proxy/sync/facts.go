@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -27,16 +28,10 @@ type FactsConfig struct {
 // facts makes desired.Facts of the configuration and of what was delivered, and lists what a user should know.
 func (c *FactsConfig) facts(name string, families []proxy.Family, n *v1.Node, cidrs []netip.Prefix) (*desired.Facts, []string) {
 	f := &desired.Facts{NodeName: name, MasqueradeAll: c.MasqueradeAll, ExternalIPs: c.ExternalIPs, Families: families, Node: map[proxy.Family]proxy.Node{}}
-	pods := c.Pods
-	pods.SingleStack = len(families) == 1
-	var addresses []node.Address
 	if n != nil {
 		f.Zone = n.Labels[v1.LabelTopologyZone]
-		for _, a := range n.Status.Addresses {
-			addresses = append(addresses, node.Address{Type: string(a.Type), Addr: a.Address})
-		}
-		pods.PodCIDRs = podCIDRs(n)
 	}
+	pods, addresses := c.pods(families, n)
 	ips, warnings := node.DetectIPs(c.BindAddress, addresses)
 	pods.Primary = ips.Primary
 	for _, family := range families {
@@ -56,6 +51,35 @@ func (c *FactsConfig) facts(name string, families []proxy.Family, n *v1.Node, ci
 		f.Node[family] = proxy.Node{NodePorts: ports, LocalPods: detect, ServiceCIDRs: ofFamily(family, cidrs), MasqueradeMark: 1 << c.MasqueradeBit}
 	}
 	return f, warnings
+}
+
+// Check tells whether pods can be recognised with this configuration on a Node, which may be nil. A setting that can never work should end
+// the start; what changes later is only warned of.
+func (c *FactsConfig) Check(families []proxy.Family, n *v1.Node) error {
+	pods, addresses := c.pods(families, n)
+	ips, _ := node.DetectIPs(c.BindAddress, addresses)
+	pods.Primary = ips.Primary
+	var errs []error
+	for _, family := range families {
+		_, _, err := node.LocalPods(family, pods)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// pods returns how pods are recognised on a Node, and the Node's addresses.
+func (c *FactsConfig) pods(families []proxy.Family, n *v1.Node) (node.PodDetection, []node.Address) {
+	pods := c.Pods
+	pods.SingleStack = len(families) == 1
+	if n == nil {
+		return pods, nil
+	}
+	pods.PodCIDRs = podCIDRs(n)
+	var addresses []node.Address
+	for _, a := range n.Status.Addresses {
+		addresses = append(addresses, node.Address{Type: string(a.Type), Addr: a.Address})
+	}
+	return pods, addresses
 }
 
 // podCIDRs lists the prefixes of a Node's pods; what cannot be read is left out.
@@ -85,7 +109,7 @@ func ofFamily(f proxy.Family, all []netip.Prefix) (out []netip.Prefix) {
 	return out
 }
 
-// takeFacts returns new facts if something that they depend on changed, else those of before.
+// takeFacts returns new facts if something that they depend on changed, else those of before and nil for the warnings.
 func (l *Loop) takeFacts(before *desired.Facts) (*desired.Facts, []string) {
 	l.inputs.mu.Lock()
 	if !l.inputs.dirty && before != nil {
@@ -95,7 +119,7 @@ func (l *Loop) takeFacts(before *desired.Facts) (*desired.Facts, []string) {
 	l.inputs.dirty = false
 	n := l.inputs.node
 	var cidrs []netip.Prefix
-	var warnings []string
+	warnings := []string{} // not nil: the last one may have gone
 	for _, c := range l.inputs.cidrs {
 		for _, text := range c.Spec.CIDRs {
 			p, err := netip.ParsePrefix(text)

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	_ "k8s.io/component-base/metrics/prometheus/clientgo" // rest_client_* metrics
+	"k8s.io/klog/v2"
+
+	"turnout/proxy"
+	"turnout/proxy/config"
+	"turnout/proxy/source/kube"
+)
+
+const (
+	// nodeWait is how long the start waits for the own Node, without which it goes on; podCIDRsWait how long it waits for
+	// what it cannot do without. Both as kube-proxy.
+	nodeWait     = 30 * time.Second
+	podCIDRsWait = 5 * time.Minute
+)
+
+// newClusterFeed connects to the API server and waits for the own Node.
+func newClusterFeed(ctx context.Context, d *daemon) (*feed, error) {
+	c := d.cfg.Client
+	client, err := kube.NewClient(kube.ClientOptions{Kubeconfig: c.Kubeconfig, Master: c.Master, AcceptContentTypes: c.AcceptContentTypes,
+		ContentType: c.ContentType, QPS: c.QPS, Burst: c.Burst})
+	if err != nil {
+		return nil, err
+	}
+	// The name that kube-proxy's events have: dashboards and scripts look for it.
+	recorder, err := kube.NewRecorder(ctx, client, "kube-proxy", d.nodeName)
+	if err != nil {
+		return nil, fmt.Errorf("start recording events: %w", err)
+	}
+	f := &feed{
+		source: kube.New(client, kube.Options{NodeName: d.nodeName, Resync: d.cfg.Sync.Resync}),
+		events: func(name proxy.ServiceName, reason, note string) {
+			recorder.Event(kube.ServiceRef(name), v1.EventTypeWarning, reason, "Sync", note)
+		},
+		nodeEvent: func(reason, note string) {
+			recorder.Event(recorder.Node(), v1.EventTypeWarning, reason, "StartKubeProxy", note)
+		},
+		started: func(context.Context) {
+			recorder.Event(recorder.Node(), v1.EventTypeNormal, "Starting", "StartKubeProxy", "")
+		},
+	}
+	f.node, err = waitForNode(ctx, client, d)
+	return f, err
+}
+
+func waitForNode(ctx context.Context, client kubernetes.Interface, d *daemon) (*v1.Node, error) {
+	if d.cfg.DetectLocal.Mode == config.DetectNodeCIDR {
+		return kube.WaitForNode(ctx, client, d.nodeName, kube.HasPodCIDRs, podCIDRsWait)
+	}
+	n, err := kube.WaitForNode(ctx, client, d.nodeName, kube.HasIP, nodeWait)
+	if err == nil || errors.Is(err, context.Canceled) {
+		return n, err
+	}
+	klog.FromContext(ctx).Error(err, "Going on without the own Node; it is used as soon as it is there")
+	return n, nil
+}
