@@ -3,10 +3,13 @@ package proxytest
 import (
 	"net"
 	"os"
+	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { os.Exit(Main(m)) }
@@ -61,4 +64,34 @@ func TestInNamespaceIsLeftOnGoexit(t *testing.T) {
 	if after := <-done; after != before {
 		t.Fatalf("namespace afterwards: %s, before: %s", after, before)
 	}
+}
+
+// Without CAP_SYS_ADMIN the tests run in a user namespace, where nothing is skipped.
+func TestMainInUserNamespace(t *testing.T) {
+	if err := Privileged(); err != nil || os.Getenv(reexecEnv) != "" {
+		t.Skip("needs privileges to give up")
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^TestInNamespaceIsEmptyAndLeft$")
+	var out []byte
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with what it lost
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_ADMIN, 0, 0, 0); err != nil {
+			done <- err
+			return
+		}
+		var err error
+		out, err = cmd.CombinedOutput()
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		if strings.Contains(string(out), "SKIP") {
+			t.Skipf("the kernel does not let everybody make user namespaces: %s", out)
+		}
+		t.Fatalf("%v: %s", err, out)
+	}
+	if !strings.Contains(string(out), "--- PASS: TestInNamespaceIsEmptyAndLeft") && !strings.Contains(string(out), "--- SKIP") {
+		t.Errorf("neither passed nor skipped:\n%s", out)
+	}
+	t.Logf("%s", out)
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -44,10 +45,14 @@ func Reexec() (code int, err error) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), reexecEnv+"="+reason.Error())
 	cmd.SysProcAttr = &syscall.SysProcAttr{
+		// Signals are passed on by wait: a terminal would send its own to both, and a second one may end a program at once.
+		Setpgid: true, Pdeathsig: unix.SIGTERM,
 		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 	}
+	runtime.LockOSThread() // Pdeathsig is about the thread that starts the program
+	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
 		return -1, fmt.Errorf("%w, or allow unprivileged user namespaces (%v)", reason, err)
 	}
@@ -64,7 +69,6 @@ func wait(cmd *exec.Cmd) (int, error) {
 	for {
 		select {
 		case s := <-signals:
-			// A terminal sends SIGINT to the child itself; a second one does no harm.
 			_ = cmd.Process.Signal(s)
 		case err := <-done:
 			var exit *exec.ExitError

@@ -91,13 +91,13 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err := d.lab.ServeEndpoints(); err != nil {
 		return err
 	}
-	folder, err := os.MkdirTemp("", "turnout-demo-")
+	folder, err := newFolder(os.TempDir())
 	if err != nil {
-		return fmt.Errorf("make a folder for manifests: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
-	if d.manifests, err = copyManifests(folder); err != nil {
 		return err
+	}
+	defer func() { err = errors.Join(err, folder.remove()) }()
+	if d.manifests, err = copyManifests(folder.path); err != nil {
+		return fmt.Errorf("copy the example manifests: %w", err)
 	}
 	d.introduce()
 	took, err := d.startProxy(ctx)

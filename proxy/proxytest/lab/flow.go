@@ -29,7 +29,8 @@ type Flow struct {
 type FlowReport struct {
 	// Servers are those that answered, in the order of their first answers. TCP connections have exactly one.
 	Servers []string
-	// Sent and Answered count the numbers. With UDP the difference is what was lost; TCP stops at the first loss.
+	// Sent and Answered count the numbers, without one that is still waited for. With UDP the difference is what was lost; TCP
+	// stops at the first loss.
 	Sent, Answered int
 	// Slowest is the longest time between a number and its answer.
 	Slowest time.Duration
@@ -111,9 +112,6 @@ func (f *Flow) run(ctx context.Context, conn net.Conn, protocol proxy.Protocol, 
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for number := uint64(1); ; number++ {
-		f.mu.Lock()
-		f.report.Sent++
-		f.mu.Unlock()
 		start := time.Now()
 		server, err := exchange(conn, number)
 		f.record(server, time.Since(start), err, protocol)
@@ -131,6 +129,7 @@ func (f *Flow) run(ctx context.Context, conn net.Conn, protocol proxy.Protocol, 
 func (f *Flow) record(server string, took time.Duration, err error, protocol proxy.Protocol) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.report.Sent++
 	f.report.Slowest = max(f.report.Slowest, took)
 	if err != nil {
 		if protocol == proxy.TCP {

@@ -40,7 +40,7 @@ func TestReachability(t *testing.T) {
 						t.Errorf("%s to %s by %s/%s: %v", from.Name, to.Name, f, p, o)
 						continue
 					}
-					if from.Pod && o.SeenSource != from.Addr(f) {
+					if from.Name != "n1" && from.Name != "n2" && o.SeenSource != from.Addr(f) {
 						t.Errorf("%s to %s by %s/%s: seen as %s", from.Name, to.Name, f, p, o.SeenSource)
 					}
 				}
@@ -155,7 +155,7 @@ func TestFlow(t *testing.T) {
 			t.Error(err)
 		}
 		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-			if r := f.Report(); r.Err != nil || r.Sent > r.Answered+1 {
+			if r := f.Report(); r.Sent > r.Answered {
 				break
 			}
 		}

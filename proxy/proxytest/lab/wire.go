@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -156,11 +157,13 @@ func up(h *netlink.Handle, s side) error {
 		return fmt.Errorf("find link %s of %s: %w", s.iface, s.host.Name, err)
 	}
 	var errs []error
+	seen6 := false
 	for _, text := range s.addrs {
 		addr, err := netlink.ParseAddr(text)
 		if err == nil {
 			if addr.IP.To4() == nil {
-				addr.Flags = unix.IFA_F_NODAD
+				prepare6(addr, seen6)
+				seen6 = true
 			}
 			err = h.AddrAdd(link, addr)
 		}
@@ -169,6 +172,15 @@ func up(h *netlink.Handle, s side) error {
 		}
 	}
 	return errors.Join(append(errs, h.LinkSetUp(link))...)
+}
+
+// prepare6 makes an IPv6 address usable at once. All but the first of a link are deprecated, which means that they are sources
+// only of what is bound to them; with IPv4 that is so by itself.
+func prepare6(addr *netlink.Addr, further bool) {
+	addr.Flags = unix.IFA_F_NODAD
+	if further {
+		addr.ValidLft, addr.PreferedLft = math.MaxUint32, 0
+	}
 }
 
 // route adds a route through a link, to a gateway if via is not "".
