@@ -3,6 +3,7 @@ package nftables
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -158,44 +159,60 @@ func benchFirstSync(b *testing.B, n int) {
 	}
 }
 
-// BenchmarkEndpointChange measures one endpoint going and coming, from the tracker accepting the EndpointSlice to the commit's return.
+// BenchmarkEndpointChange measures one endpoint of any Service coming or going, from the tracker accepting the EndpointSlice to the commit's
+// return.
 func BenchmarkEndpointChange(b *testing.B) {
-	benchChange(b, func(p *pipeline, i, n int) {
-		p.endpoints.Set(benchSlice(i*7919%n, benchEndpoints-1+i%2*2))
-	})
-}
-
-// BenchmarkServiceAdded measures a Service with five endpoints coming, or going.
-func BenchmarkServiceAdded(b *testing.B) {
-	benchChange(b, func(p *pipeline, i, n int) {
-		s, e := benchService(n+i/2), benchSlice(n+i/2, benchEndpoints)
-		if i%2 == 0 {
-			p.services.Set(s)
-			p.endpoints.Set(e)
-			return
+	benchChange(b, func(n int) func(p *pipeline) func() {
+		rng, now := rand.New(rand.NewPCG(1, 1)), make([]int, n)
+		return func(p *pipeline) func() {
+			i := rng.IntN(n)
+			if now[i] != 0 {
+				now[i] = 0
+			} else {
+				now[i] = 1 - 2*rng.IntN(2)
+			}
+			slice := benchSlice(i, benchEndpoints+now[i])
+			return func() { p.endpoints.Set(slice) }
 		}
-		p.services.Delete(proxy.ServiceName{Namespace: s.Namespace, Name: s.Name})
-		p.endpoints.Delete(e.Namespace, e.Name)
 	})
 }
 
-func benchChange(b *testing.B, change func(p *pipeline, i, n int)) {
+// BenchmarkServiceAdded measures a Service with five endpoints coming and, every other time, going again.
+func BenchmarkServiceAdded(b *testing.B) {
+	benchChange(b, func(n int) func(p *pipeline) func() {
+		i := 0
+		return func(p *pipeline) func() {
+			s, e := benchService(n+i/2), benchSlice(n+i/2, benchEndpoints)
+			i++
+			if i%2 == 1 {
+				return func() { p.services.Set(s); p.endpoints.Set(e) }
+			}
+			return func() {
+				p.services.Delete(proxy.ServiceName{Namespace: s.Namespace, Name: s.Name})
+				p.endpoints.Delete(e.Namespace, e.Name)
+			}
+		}
+	})
+}
+
+// benchChange times single changes: prepare makes the objects, and what it returns delivers them.
+func benchChange(b *testing.B, prepare func(n int) func(*pipeline) func()) {
 	for _, n := range benchSizes {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
 			proxytest.InNamespace(b, func() {
 				p := newPipeline(b, false)
 				p.fill(n)
 				p.sync(b)
+				next := prepare(n)
 				runtime.GC()
 				var took []time.Duration
-				i := 0
 				b.ReportAllocs()
 				for b.Loop() {
+					deliver := next(p)
 					start := time.Now()
-					change(p, i, n)
+					deliver()
 					p.sync(b)
 					took = append(took, time.Since(start))
-					i++
 				}
 				b.ReportMetric(micro(quantile(took, 0.5)), "us/p50")
 				b.ReportMetric(micro(quantile(took, 0.99)), "us/p99")
