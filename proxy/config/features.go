@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -77,7 +78,8 @@ func gateUsage() string {
 }
 
 // setGates returns the gates with the given values, and warnings about values that change nothing. Each gate that is
-// unknown or locked is a problem.
+// locked is a problem. One that is not known is only warned of: kube-proxy knows the gates of every component, and installers give all
+// of them the same list.
 func setGates(values map[string]bool, where string, ps *Problems) (featuregate.MutableVersionedFeatureGate, []string) {
 	gates, err := newGates()
 	if err != nil { // two of the libraries name the same gate differently: no input leads here
@@ -85,13 +87,14 @@ func setGates(values map[string]bool, where string, ps *Problems) (featuregate.M
 		return nil, nil
 	}
 	known := gates.GetAll()
+	var unknown []string
 	good := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		value := values[name]
 		spec, ok := known[featuregate.Feature(name)]
 		switch {
 		case !ok:
-			ps.add(where, "%q is not a feature gate%s; remove it", name, didYouMean(name, gateNames(known)))
+			unknown = append(unknown, fmt.Sprintf("feature gate %s is none of the proxy's and is ignored%s", name, didYouMean(name, gateNames(known))))
 		case spec.LockToDefault && spec.Default != value:
 			ps.add(where, "%s=%t: the gate is locked to %t; remove it", name, value, spec.Default)
 		default:
@@ -102,7 +105,7 @@ func setGates(values map[string]bool, where string, ps *Problems) (featuregate.M
 	if err := gates.(featuregate.MutableFeatureGateWithLogger).SetFromMapWithLogger(logr.Discard(), good); err != nil {
 		ps.add(where, "%v", err)
 	}
-	return gates, gateWarnings(good)
+	return gates, append(unknown, gateWarnings(good)...)
 }
 
 func gateNames(known map[featuregate.Feature]featuregate.FeatureSpec) []string {

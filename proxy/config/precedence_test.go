@@ -148,6 +148,8 @@ func TestWarnings(t *testing.T) {
 		"--detect-local-mode=ClusterCIDR":                                 "clusterCIDR is empty",
 		cidr + "--feature-gates=KubeProxyNFTablesLocalhostNodePorts=true": "feature gate KubeProxyNFTablesLocalhostNodePorts has no effect",
 		cidr + "--feature-gates=NFTablesNetlink=false":                    "feature gate NFTablesNetlink has no effect",
+		cidr + "--feature-gates=NFTablesNetLink=true":                     `feature gate NFTablesNetLink is none of the proxy's and is ignored; did you mean "NFTablesNetlink"?`,
+		cidr + "--feature-gates=RotateKubeletServerCertificate=true":      "feature gate RotateKubeletServerCertificate is none of the proxy's and is ignored",
 		cidr + "--healthz-port=10256":                                     "--healthz-port is deprecated; put the port into --healthz-bind-address",
 		cidr + "--metrics-port=10249":                                     "--metrics-port is deprecated; put the port into --metrics-bind-address",
 		cidr + "--windows-service":                                        "--windows-service is ignored: it is for Windows only",
@@ -213,7 +215,7 @@ func TestWrittenFileReadsBackTheSame(t *testing.T) {
 		"--conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-be-liberal --conntrack-udp-timeout=1m -v=3 --vmodule=a=4,b=5",
 		"--ipvs-min-sync-period=4s --ipvs-exclude-cidrs=10.0.0.0/8 --iptables-masquerade-bit=7 --logging-format=json --bind-address-hard-fail",
 	}
-	ignore := cmp.Options{cmpopts.IgnoreUnexported(Config{}), cmpopts.IgnoreFields(Config{}, "Gates", "Warnings", "ConfigFile", "ModeSet"),
+	ignore := cmp.Options{cmpopts.IgnoreUnexported(Config{}), cmpopts.IgnoreFields(Config{}, "Flags", "Gates", "Warnings", "ConfigFile", "ModeSet"),
 		cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})}
 	for _, args := range rows {
 		first := mustLoad(t, nil, strings.Fields(args)...)

@@ -49,7 +49,6 @@ func TestEachRule(t *testing.T) {
 		{"--log-flush-frequency=-1s", "", `--log-flush-frequency: invalid value: "-1s": Must be greater than zero; give a duration such as 5s`},
 		{"--logging-format=json --vmodule=a=1", "", `--vmodule: forbidden: Only supported for text log format; give file=N with logging format text, or leave it out`},
 		{"--log-text-split-stream", "", `--log-text-split-stream: forbidden: Feature LoggingAlphaOptions is disabled; turn the feature gate on, or leave it out`},
-		{"--feature-gates=NFTablesNetLink=true", "", `--feature-gates: "NFTablesNetLink" is not a feature gate; did you mean "NFTablesNetlink"?; remove it`},
 		{"--feature-gates=NFTablesProxyMode=false", "", `--feature-gates: NFTablesProxyMode=false: the gate is locked to true; remove it`},
 		{"--sync-quiet-period=-1ms", "", `--sync-quiet-period: -1ms is negative; give 0 or a short time such as 10ms`},
 		{"--sync-quiet-period=1s", "", `--sync-max-delay: 100ms is less than --sync-quiet-period (1s); give at least that`},
@@ -67,7 +66,6 @@ func TestEachRule(t *testing.T) {
 		{"", header + "mode: ipvs", `mode: "ipvs": this build has mode nftables only; set nftables, or keep kube-proxy on nodes that need ipvs`},
 		{"", header + "detectLocalMode: BridgeInterface", `detectLocal.bridgeInterface: is empty; name the bridge, as detectLocalMode is BridgeInterface`},
 		{"", header + "oomScoreAdj: -1001", `oomScoreAdj: -1001 is outside -1000 to 1000; give a number within`},
-		{"", header + "featureGates: {Nonsense: true}", `featureGates: "Nonsense" is not a feature gate; remove it`},
 		{"-v=1 --log-flush-frequency=-1s", header, `--log-flush-frequency: invalid value: "-1s": Must be greater than zero; give a duration such as 5s`},
 		// What has the wrong type, or is no configuration at all.
 		{"", header + "conntrack: {min: many}", `conntrack.min: "many" does not fit; give a number that int32 can hold`},
