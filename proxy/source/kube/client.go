@@ -22,8 +22,8 @@ type ClientOptions struct {
 }
 
 const (
-	protobuf = "application/vnd.kubernetes.protobuf"
-	json     = "application/json"
+	protobufType = "application/vnd.kubernetes.protobuf"
+	jsonType     = "application/json"
 )
 
 // NewClient returns a client. It does not connect; the error is about the options, the kubeconfig and the credentials in it.
@@ -44,10 +44,10 @@ func restConfig(o ClientOptions) (*rest.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.ContentType = cmp.Or(o.ContentType, protobuf)
+	cfg.ContentType = cmp.Or(o.ContentType, protobufType)
 	cfg.AcceptContentTypes = o.AcceptContentTypes
-	if cfg.AcceptContentTypes == "" && cfg.ContentType == protobuf {
-		cfg.AcceptContentTypes = protobuf + "," + json
+	if cfg.AcceptContentTypes == "" && cfg.ContentType == protobufType {
+		cfg.AcceptContentTypes = protobufType + "," + jsonType
 	}
 	cfg.QPS, cfg.Burst = o.QPS, o.Burst
 	return cfg, nil
