@@ -25,14 +25,17 @@ const racy = 2 * time.Second
 type folder struct {
 	dir   string
 	node  string
+	grace time.Duration // how long a file must have been empty before that counts, see read
 	files map[string]*file
+	held  bool // a file is empty, but not yet for that long
 }
 
 // file is one file as last read.
 type file struct {
-	info   fs.FileInfo // before it was read; nil if it could not be read
+	info   fs.FileInfo // before it was read; nil if it is to be read again in any case
 	readAt time.Time
 	sum    [sha256.Size]byte
+	held   bool
 	content
 }
 
@@ -79,7 +82,10 @@ func (f *folder) refresh(ctx context.Context, of func(name string) interest) err
 	if err := ctx.Err(); err != nil {
 		return err // not all files were looked at
 	}
-	f.files = files
+	f.files, f.held = files, false
+	for _, file := range files {
+		f.held = f.held || file.held
+	}
 	return nil
 }
 
@@ -113,7 +119,21 @@ func (f *folder) read(name string, last *file, interest interest) *file {
 	if err != nil {
 		return last.unreadable(name, err)
 	}
+	if len(data) == 0 && len(last.entries) > 0 && f.justEmptied(path) {
+		return &file{held: true, content: last.content}
+	}
 	return last.next(name, data, info, readAt, f.node)
+}
+
+// justEmptied reports whether an empty file became so a moment ago. Whoever writes a file in place empties it first, and may be
+// slow to go on; its objects are not gone yet.
+func (f *folder) justEmptied(path string) bool {
+	info, err := os.Stat(path) // not the one from before it was read, which may be of the time before it was emptied
+	if err != nil {
+		return true // the next look tells
+	}
+	age := time.Since(info.ModTime())
+	return age >= 0 && age < f.grace
 }
 
 // gone reports whether a path does not exist, not even as a symbolic link to nowhere.

@@ -24,18 +24,17 @@ type memory struct {
 	objects map[string]string
 	calls   int
 	synced  int
-	changed chan struct{}
 }
 
 func newMemory(t *testing.T) *memory {
-	return &memory{t: t, objects: map[string]string{}, changed: make(chan struct{}, 1)}
+	return &memory{t: t, objects: map[string]string{}}
 }
 
 func (m *memory) set(name, value string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.objects[name] = value
-	m.lockedChanged()
+	m.calls++
 }
 
 func (m *memory) remove(name string) {
@@ -45,15 +44,7 @@ func (m *memory) remove(name string) {
 		m.t.Errorf("delete of %s, which was not set", name)
 	}
 	delete(m.objects, name)
-	m.lockedChanged()
-}
-
-func (m *memory) lockedChanged() {
 	m.calls++
-	select {
-	case m.changed <- struct{}{}:
-	default:
-	}
 }
 
 func (m *memory) SetService(s *v1.Service) {
@@ -76,7 +67,7 @@ func (m *memory) Synced() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.synced++
-	m.lockedChanged()
+	m.calls++
 }
 
 // dump returns all objects, and "synced" for each call of Synced.
@@ -110,8 +101,7 @@ func (m *memory) until(done func() bool, explain func() string) {
 	deadline := time.After(20 * time.Second)
 	for !done() {
 		select {
-		case <-m.changed:
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(5 * time.Millisecond):
 		case <-deadline:
 			m.t.Fatalf("did not come about (-want +got):\n%s", explain())
 		}

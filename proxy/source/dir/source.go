@@ -36,6 +36,8 @@ const (
 	// auditPeriod is how often it is looked through all the same: inotify does not tell of changes behind a symbolic link, nor of
 	// those made by other machines in a network file system.
 	auditPeriod = 30 * time.Second
+	// emptyGrace is how long a file that had objects must have been empty before they are deleted.
+	emptyGrace = time.Second
 )
 
 // Source delivers what is in a folder and follows its changes.
@@ -63,7 +65,8 @@ func New(dir string, opts Options) (*Source, error) {
 	}
 	opts.Settle = cmp.Or(opts.Settle, defaultSettle)
 	return &Source{
-		opts: opts, folder: folder{dir: path, node: opts.NodeName}, watch: newWatch(path), poll: pollPeriod, audit: auditPeriod,
+		opts: opts, folder: folder{dir: path, node: opts.NodeName, grace: emptyGrace}, watch: newWatch(path),
+		poll: pollPeriod, audit: auditPeriod,
 	}, nil
 }
 
@@ -138,12 +141,16 @@ func (s *Source) wait(ctx context.Context) (audit bool) {
 	}
 }
 
-// period is how long to wait for the kernel to tell of a change.
+// period is how long to wait at most for the kernel to tell of a change.
 func (s *Source) period() time.Duration {
+	period := s.audit
 	if s.watchErr != nil {
-		return s.poll
+		period = s.poll
 	}
-	return s.audit
+	if s.folder.held {
+		period = min(period, s.folder.grace)
+	}
+	return period
 }
 
 // settle waits until the folder was quiet for a while.

@@ -279,6 +279,24 @@ func TestOverflow(t *testing.T) {
 	}
 }
 
+// TestEmptiedFile empties a file: its objects go only when it stays so, for it may be about to be written anew.
+func TestEmptiedFile(t *testing.T) {
+	folder := t.TempDir()
+	write(t, folder, "a.yaml", service("a", "10.0.0.1"))
+	write(t, folder, "b.yaml", service("b", "10.0.0.1"))
+	m, _ := start(t, folder, func(s *Source) { s.folder.grace = 300 * time.Millisecond })
+	m.want("Service default/a 10.0.0.1", "Service default/b 10.0.0.1", "synced")
+	emptied := time.Now()
+	write(t, folder, "a.yaml", "")
+	write(t, folder, "b.yaml", service("b", "10.0.0.2"))
+	m.want("Service default/b 10.0.0.2", "synced")
+	if took := time.Since(emptied); took < 290*time.Millisecond {
+		t.Errorf("the objects were deleted after %v", took)
+	}
+	write(t, folder, "a.yaml", service("a", "10.0.0.3"))
+	m.want("Service default/a 10.0.0.3", "Service default/b 10.0.0.2", "synced")
+}
+
 func TestTwoThousandFiles(t *testing.T) {
 	folder := t.TempDir()
 	var want []string
@@ -302,8 +320,8 @@ func TestTwoThousandFiles(t *testing.T) {
 	m.want("synced")
 }
 
-// TestSettles writes to one file without a pause: the others are followed all the same, and this one when it is quiet, for till
-// then it may be half written.
+// TestSettles writes to one file without a pause: the others are followed all the same, and this one when it is quiet.
+// TestOverdue has the details.
 func TestSettles(t *testing.T) {
 	folder := t.TempDir()
 	m, _ := start(t, folder, func(s *Source) { s.opts.Settle = 50 * time.Millisecond })
@@ -327,16 +345,15 @@ func TestSettles(t *testing.T) {
 			}
 		}
 	}()
-	write(t, folder, "a.yaml", service("a", "10.0.0.1"))
-	m.want("Service default/a 10.0.0.1", "synced")
-	write(t, folder, "b.yaml", service("b", "10.0.0.2"))
-	m.want("Service default/a 10.0.0.1", "Service default/b 10.0.0.2", "synced")
+	// On a busy machine the writer may pause for so long that its file is read too, so that only the others are looked at.
+	for _, name := range []string{"a", "b"} {
+		write(t, folder, name+".yaml", service(name, "10.0.0.1"))
+		want := "Service default/" + name + " 10.0.0.1"
+		m.until(func() bool { return slices.Contains(m.dump(), want) }, func() string { return "+" + want })
+	}
 	close(stop)
 	<-stopped
-	m.want("Service default/a 10.0.0.1", "Service default/b 10.0.0.2", "Service default/hot 10.9.9.9", "synced")
-	if calls := m.count(); calls != 4 {
-		t.Errorf("the sink was called %d times, want 4", calls)
-	}
+	m.want("Service default/a 10.0.0.1", "Service default/b 10.0.0.1", "Service default/hot 10.9.9.9", "synced")
 }
 
 // TestOverdue checks that a file which is written for ever is read at some time.
