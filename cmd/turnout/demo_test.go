@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 }
 
 // runDemo runs the demo with this binary as the proxy.
-func runDemo(t *testing.T, ctx context.Context, proxyArgs ...string) (output string, err error) {
+func runDemo(ctx context.Context, t *testing.T, proxyArgs ...string) (output string, err error) {
 	t.Helper()
 	if err := proxytest.Privileged(); err != nil {
 		t.Skipf("needs network namespaces: %v", err)
@@ -45,7 +45,7 @@ func runDemo(t *testing.T, ctx context.Context, proxyArgs ...string) (output str
 }
 
 func TestDemo(t *testing.T) {
-	out, err := runDemo(t, t.Context())
+	out, err := runDemo(t.Context(), t)
 	if err != nil || strings.Contains(out, "FAIL") || !regexp.MustCompile(`\n\d\d checks in .* all ok\n$`).MatchString(out) {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -56,7 +56,7 @@ func TestDemo(t *testing.T) {
 
 // A proxy that does not do as it should is found out: this one serves NodePorts on no address of the node.
 func TestDemoFails(t *testing.T) {
-	out, err := runDemo(t, t.Context(), "--nodeport-addresses=192.0.2.0/24")
+	out, err := runDemo(t.Context(), t, "--nodeport-addresses=192.0.2.0/24")
 	if err == nil || !strings.Contains(err.Error(), "checks failed") {
 		t.Errorf("error: %v", err)
 	}
@@ -69,7 +69,7 @@ func TestDemoFails(t *testing.T) {
 
 // A proxy that does not start is the end, with its reason.
 func TestDemoWithoutProxy(t *testing.T) {
-	out, err := runDemo(t, t.Context(), "--no-such-flag")
+	out, err := runDemo(t.Context(), t, "--no-such-flag")
 	if err == nil || !strings.Contains(err.Error(), "the proxy has ended: exit status 1") || !strings.Contains(out, "--no-such-flag: is not a flag") {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -78,7 +78,7 @@ func TestDemoWithoutProxy(t *testing.T) {
 func TestDemoInterrupted(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	out, err := runDemo(t, ctx)
+	out, err := runDemo(ctx, t)
 	if err == nil || err.Error() != "interrupted" || strings.Contains(out, "all ok") {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -54,7 +54,7 @@ func Reexec() (code int, err error) {
 	runtime.LockOSThread() // Pdeathsig is about the thread that starts the program
 	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
-		return -1, fmt.Errorf("%w, or allow unprivileged user namespaces (%v)", reason, err)
+		return -1, fmt.Errorf("%w, or allow unprivileged user namespaces (%w)", reason, err)
 	}
 	return wait(cmd)
 }

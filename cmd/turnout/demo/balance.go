@@ -3,9 +3,11 @@ package demo
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"turnout/proxy"
 	"turnout/proxy/proxytest/lab"
@@ -84,13 +86,7 @@ func (d *demo) affinity(ctx context.Context) error {
 
 // names lists the servers of a report, and its first failure.
 func names(r lab.LoadReport) string {
-	s := ""
-	for name := range r.Servers {
-		if s != "" {
-			s += " and "
-		}
-		s += name
-	}
+	s := strings.Join(slices.Sorted(maps.Keys(r.Servers)), " and ")
 	if len(r.Errors) > 0 {
 		s += fmt.Sprintf("; %d failed, such as: %v", r.Failed, r.Errors[0])
 	}

@@ -43,15 +43,15 @@ const maxErrors = 5
 
 // String returns one line, such as "500 ok, 0 failed: pod-1 251, pod-2 249".
 func (r LoadReport) String() string {
-	var parts []string
+	var servers []string
 	for _, name := range slices.Sorted(maps.Keys(r.Servers)) {
-		parts = append(parts, fmt.Sprintf("%s %d", name, r.Servers[name]))
+		servers = append(servers, fmt.Sprintf("%s %d", name, r.Servers[name]))
 	}
-	s := fmt.Sprintf("%d ok, %d failed: %s", r.OK, r.Failed, strings.Join(parts, ", "))
+	parts := []string{fmt.Sprintf("%d ok, %d failed: %s", r.OK, r.Failed, strings.Join(servers, ", "))}
 	for _, e := range r.Errors {
-		s += "; " + e.String()
+		parts = append(parts, e.String())
 	}
-	return s
+	return strings.Join(parts, "; ")
 }
 
 // Load connects to a server of the lab again and again, as fast as it answers, until the number of attempts is reached or

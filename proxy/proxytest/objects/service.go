@@ -9,7 +9,6 @@ import (
 	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/utils/ptr"
 
 	"turnout/proxy"
 	"turnout/proxy/proxytest"
@@ -73,7 +72,7 @@ func (g *generator) service() *v1.Service {
 	if g.oneIn(4) {
 		s.Spec.SessionAffinity = v1.ServiceAffinityClientIP
 		s.Spec.SessionAffinityConfig = &v1.SessionAffinityConfig{ClientIP: &v1.ClientIPConfig{
-			TimeoutSeconds: pick(g, nil, ptr.To[int32](60), ptr.To[int32](10800))}}
+			TimeoutSeconds: pick(g, nil, new(int32(60)), new(int32(10800)))}}
 	}
 	if s.Spec.Type == v1.ServiceTypeLoadBalancer {
 		g.setLoadBalancer(s)
@@ -138,7 +137,7 @@ func (g *generator) setPolicies(s *v1.Service) {
 // setLoadBalancer adds what the cloud reports, and source ranges.
 func (g *generator) setLoadBalancer(s *v1.Service) {
 	if g.oneIn(4) {
-		s.Spec.AllocateLoadBalancerNodePorts = ptr.To(false)
+		s.Spec.AllocateLoadBalancerNodePorts = new(false)
 		for i := range s.Spec.Ports {
 			s.Spec.Ports[i].NodePort = 0
 		}
@@ -153,7 +152,7 @@ func (g *generator) setLoadBalancer(s *v1.Service) {
 		}
 		s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, v1.LoadBalancerIngress{
 			IP:     g.address(f, g.cluster.LoadBalancerCIDRs),
-			IPMode: pick(g, nil, ptr.To(v1.LoadBalancerIPModeVIP), ptr.To(v1.LoadBalancerIPModeVIP), ptr.To(v1.LoadBalancerIPModeProxy)),
+			IPMode: pick(g, nil, new(v1.LoadBalancerIPModeVIP), new(v1.LoadBalancerIPModeVIP), new(v1.LoadBalancerIPModeProxy)),
 		})
 	}
 	if g.oneIn(8) {

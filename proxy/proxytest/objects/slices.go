@@ -2,11 +2,11 @@ package objects
 
 import (
 	"fmt"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"turnout/proxy"
 	"turnout/proxy/proxytest"
@@ -42,7 +42,7 @@ func (g *generator) slice(s *v1.Service, f proxy.Family, i int) *discovery.Endpo
 	e := &discovery.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: s.Namespace,
-			Name:      fmt.Sprintf("%s-%s-%d", s.Name, f, i),
+			Name:      fmt.Sprintf("%s-%s-%d", s.Name, strings.ToLower(f.String()), i),
 			Labels:    map[string]string{discovery.LabelServiceName: s.Name},
 		},
 		AddressType: discovery.AddressType(f.String()),
@@ -54,9 +54,9 @@ func (g *generator) slice(s *v1.Service, f proxy.Family, i int) *discovery.Endpo
 		if g.oneIn(20) {
 			continue
 		}
-		port := discovery.EndpointPort{Name: ptr.To(p.Name), Port: ptr.To(p.TargetPort.IntVal)}
+		port := discovery.EndpointPort{Name: new(p.Name), Port: new(p.TargetPort.IntVal)}
 		if p.Protocol != v1.ProtocolTCP || g.oneIn(2) { // TCP is the default
-			port.Protocol = ptr.To(p.Protocol)
+			port.Protocol = new(p.Protocol)
 		}
 		e.Ports = append(e.Ports, port)
 	}
@@ -75,7 +75,7 @@ func (g *generator) endpoints(f proxy.Family, slices int, abroad bool) []discove
 		if g.IntN(4+slices) >= likely || !h.Pod && g.IntN(3) > 0 {
 			continue
 		}
-		out = append(out, discovery.Endpoint{Addresses: []string{h.Addr(f).String()}, Conditions: g.conditions(), NodeName: ptr.To(h.Node)})
+		out = append(out, discovery.Endpoint{Addresses: []string{h.Addr(f).String()}, Conditions: g.conditions(), NodeName: new(h.Node)})
 	}
 	g.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
 	return out
@@ -83,7 +83,7 @@ func (g *generator) endpoints(f proxy.Family, slices int, abroad bool) []discove
 
 // conditions are mostly those of a ready endpoint, spelled in several ways. A terminating one is never ready.
 func (g *generator) conditions() discovery.EndpointConditions {
-	yes, no := ptr.To(true), ptr.To(false)
+	yes, no := new(true), new(false)
 	switch g.IntN(10) {
 	case 0:
 		return discovery.EndpointConditions{Ready: no, Serving: no, Terminating: no}
