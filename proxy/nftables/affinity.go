@@ -26,9 +26,6 @@ func (r *remembered) number() uint32 { return binary.NativeEndian.Uint32(r.key) 
 // Service with affinity lost an endpoint, or after a rebuild.
 func (b *Backend) sweep() error {
 	t := b.table
-	if len(t.stale) == 0 && !b.sweepAll {
-		return nil
-	}
 	programs := t.stickyPrograms()
 	gone, err := b.kernel.remembered(t.sets.affinity, func(r *remembered) bool {
 		number := r.number() & numberBits

@@ -32,6 +32,7 @@ type Backend struct {
 	excluded map[proxy.ServicePortName]error
 	retryAt  time.Time
 	now      func() time.Time
+	sleep    func(time.Duration)
 	sweepAll bool // the whole affinity map must be looked through
 }
 
@@ -62,7 +63,7 @@ func newBackend(o Options, s socket) *Backend {
 	if o.RetryRejected == 0 {
 		o.RetryRejected = 30 * time.Second
 	}
-	return &Backend{options: o, kernel: newKernel(o.Family, s, o.Protect), excluded: map[proxy.ServicePortName]error{}, now: time.Now}
+	return &Backend{options: o, kernel: newKernel(o.Family, s, o.Protect), excluded: map[proxy.ServicePortName]error{}, now: time.Now, sleep: time.Sleep}
 }
 
 // Close closes the Backend's socket. The rules stay.
@@ -85,9 +86,10 @@ func (b *Backend) Apply(_ context.Context, s *proxy.State) (proxy.Report, error)
 		b.Forget()
 		return proxy.Report{}, err
 	}
-	if err := b.sweep(); err != nil {
-		// The State is programmed, but clients may be led to an endpoint that has gone: that must be mended by another Apply.
-		return report, fmt.Errorf("forget clients of endpoints that went: %w", err)
+	more, err := b.tidy()
+	report.Operations += more
+	if err != nil {
+		return report, err
 	}
 	report.Rejected = b.rejections(s)
 	return report, nil
@@ -104,6 +106,33 @@ func (b *Backend) apply(s *proxy.State) (proxy.Report, error) {
 		b.Forget()
 	}
 	return b.rebuild(s)
+}
+
+// underWay is longer than a packet takes from the first hook to the last.
+const underWay = time.Millisecond
+
+// tidy removes what only packets still needed that were under way when a State was committed, and then what such packets may have
+// learnt: a client sent to an endpoint just before that went is remembered just after. It returns the number of operations.
+func (b *Backend) tidy() (int, error) {
+	late, sweep := &b.table.late, len(b.table.stale) > 0 || b.sweepAll
+	if late.empty() && !sweep {
+		return 0, nil
+	}
+	b.sleep(underWay)
+	n := late.operations()
+	if err := b.commit(late); err != nil {
+		b.Forget()
+		return 0, fmt.Errorf("remove addresses that went out of use: %w", err)
+	}
+	*late = transaction{}
+	if !sweep {
+		return n, nil
+	}
+	if err := b.sweep(); err != nil {
+		// The State is programmed, but clients may be led to an endpoint that has gone: that must be mended by another Apply.
+		return n, fmt.Errorf("forget clients of endpoints that went: %w", err)
+	}
+	return n, nil
 }
 
 // commit sends a transaction and notes that it was carried out.
@@ -136,16 +165,13 @@ func (b *Backend) rebuild(s *proxy.State) (proxy.Report, error) {
 	if err != nil {
 		found = nil // something of it is missing: it must be replaced
 	}
-	memory := b.memory
-	if memory == nil {
-		memory = found
-	}
 	if found == nil {
-		return b.build(s, memory, replace, false)
+		return b.build(s, b.memory, replace, false)
 	}
-	report, err := b.build(s, memory, refill, true)
+	// What was found is right also if the last update was not carried out.
+	report, err := b.build(s, found, refill, true)
 	if err != nil {
-		report, err = b.build(s, memory, replace, true)
+		report, err = b.build(s, found, replace, true)
 	}
 	return report, err
 }

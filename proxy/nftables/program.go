@@ -94,8 +94,8 @@ func (t *table) count(p *programmed, by int) {
 
 // settle ends a transaction: addresses that several Services share are changed once for all of them.
 func (t *table) settle(tx *transaction) {
-	t.clusterIPs.settle(tx, &t.bytes)
-	t.hairpin.settle(tx, &t.bytes)
+	t.clusterIPs.settle(tx, tx, &t.bytes)
+	t.hairpin.settle(tx, &t.late, &t.bytes)
 }
 
 // noteStale notes Services whose remembered clients may have to be forgotten.
@@ -115,7 +115,7 @@ func (t *table) noteStale(before, after *programmed) {
 
 // addClass makes a class's chain and the way to it, if they do not exist.
 func (t *table) addClass(tx *transaction, c class) error {
-	number, isNew, err := t.classes.assign(c)
+	_, isNew, err := t.classes.assign(c)
 	if err != nil || !isNew {
 		return err
 	}
@@ -123,8 +123,16 @@ func (t *table) addClass(tx *transaction, c class) error {
 		t.addPicker(tx, p)
 	}
 	t.addChain(tx, t.writer.classChain(t.sets, t.state.Node, &c))
-	tx.add(element{set: t.sets.dispatch, key: t.bytes.numberKey(number << classShift), more: &details{chain: c.name()}}, -1)
+	t.addDispatch(tx, c.name())
 	return nil
+}
+
+// addDispatch makes the way to a class's chain, if it does not exist.
+func (t *table) addDispatch(tx *transaction, name string) {
+	if !t.classes.dispatched[name] {
+		t.classes.dispatched[name] = true
+		tx.add(element{set: t.sets.dispatch, key: t.bytes.numberKey(t.classes.numbers[name] << classShift), more: &details{chain: name}}, -1)
+	}
 }
 
 func (t *table) addPicker(tx *transaction, p picker) {

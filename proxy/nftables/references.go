@@ -32,8 +32,8 @@ func (r *references) change(a netip.Addr, by int) {
 	r.count[a] = c
 }
 
-// settle appends the addresses that came into use or went out of use.
-func (r *references) settle(tx *transaction, bytes *arena) {
+// settle appends the addresses that came into use to one transaction, those that went out of use to another or the same.
+func (r *references) settle(used, unused *transaction, bytes *arena) {
 	slices.SortFunc(r.touched, netip.Addr.Compare)
 	for _, a := range r.touched {
 		c := r.count[a]
@@ -50,9 +50,9 @@ func (r *references) settle(tx *transaction, bytes *arena) {
 			bytes.addr(a)
 		}
 		if e := (element{set: r.set, key: bytes.take()}); c.now > 0 {
-			tx.add(e, -1)
+			used.add(e, -1)
 		} else {
-			tx.remove(e, -1)
+			unused.remove(e, -1)
 		}
 	}
 	r.touched = r.touched[:0]

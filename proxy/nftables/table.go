@@ -26,6 +26,9 @@ type table struct {
 	used                capacity
 	clusterIPs, hairpin *references
 
+	// late is what is done when no packet is under way any longer that met the transaction before. A connection that an endpoint makes
+	// to itself is sent there by one hook and masqueraded by a later one: in between, the address must not leave the set hairpin.
+	late transaction
 	// Services with affinity that lost an endpoint since the last sweep: clients must not be led to it any longer.
 	stale map[uint32]bool
 	bytes arena
@@ -51,16 +54,18 @@ func newTable(s *proxy.State, m *memory, excluded map[proxy.ServicePortName]erro
 	return t
 }
 
-// adopt keeps the numbers of Services that the kernel already has.
+// adopt keeps the numbers of Services that the kernel already has. A Service that is new gets the number of the one that had one of
+// its frontends, unless that is still there and needs it.
 func (t *table) adopt(s *proxy.State, m *memory) {
 	if len(m.numbers) == 0 {
 		return
 	}
+	for name := range s.Services.All() {
+		t.numbers.adopt(name, m.names[comment(name)])
+	}
 	for name, service := range s.Services.All() {
 		for i := range service.Frontends {
-			if v, ok := m.numbers[service.Key(&service.Frontends[i])]; ok {
-				t.numbers.adopt(name, v)
-			}
+			t.numbers.adopt(name, m.numbers[service.Key(&service.Frontends[i])])
 		}
 	}
 	for _, v := range m.numbers {
@@ -70,10 +75,14 @@ func (t *table) adopt(s *proxy.State, m *memory) {
 
 // remember is the memory that a rebuilt table starts from.
 func (t *table) remember() *memory {
-	m := &memory{numbers: make(map[proxy.FrontendKey]uint32, len(t.programs)), classes: maps.Clone(t.classes.numbers), size: t.size}
-	for _, p := range t.programs {
+	m := newMemory(t.size)
+	for name, p := range t.programs {
+		m.names[comment(name)] = p.number
 		for i := range p.service.Frontends {
-			m.numbers[p.service.Key(&p.service.Frontends[i])] = p.number
+			f := &p.service.Frontends[i]
+			m.numbers[p.service.Key(f)] = p.number
+			c := classOf(p.service, f)
+			m.classes[c.name()] = t.classes.known[c]
 		}
 	}
 	return m
@@ -125,7 +134,21 @@ func (t *table) build(s start) *transaction {
 		t.program(tx, name, service)
 	}
 	t.settle(tx)
+	if s == refill {
+		t.keepClasses(tx)
+	}
 	return tx
+}
+
+// keepClasses leaves the way to the classes that nothing leads to any longer. A packet that found such a class just before the commit
+// is then treated by the rules that its chain had; without the way it would leave as it came, and so would its retransmits.
+func (t *table) keepClasses(tx *transaction) {
+	for _, name := range slices.Sorted(maps.Keys(t.classes.numbers)) {
+		if !t.classes.made[name] {
+			tx.chains = append(tx.chains, chain{name: name})
+			t.addDispatch(tx, name)
+		}
+	}
 }
 
 // readyPickers is up to how many endpoints a Service may have without a new rule at the endpoints map being needed. Making such
