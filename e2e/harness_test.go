@@ -97,6 +97,9 @@ func objectKey(o metav1.Object) string {
 	return fmt.Sprintf("%T %s/%s", o, o.GetNamespace(), o.GetName())
 }
 
+// manifests is the file with all objects of a test.
+const manifests = "cluster.json"
+
 // write replaces the one file of the folder, as a reader sees it at once. With the objects it writes the mark of this generation:
 // a Service that is delivered as the last of those that are set, while that of the generation before is the last deleted.
 func (c *cluster) write() {
@@ -119,7 +122,7 @@ func (c *cluster) write() {
 		text.Write(raw)
 		text.WriteByte('\n')
 	}
-	hidden, path := filepath.Join(c.dir, ".new"), filepath.Join(c.dir, "cluster.json")
+	hidden, path := filepath.Join(c.dir, ".new"), filepath.Join(c.dir, manifests)
 	if err := errors.Join(os.WriteFile(hidden, text.Bytes(), 0o644), os.Rename(hidden, path)); err != nil {
 		c.t.Fatalf("write manifests: %v", err)
 	}
@@ -263,7 +266,7 @@ func (p *process) follow() {
 	var why string
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		if why = p.behind(); why == "" {
-			return
+			break
 		}
 		if !p.running() {
 			p.t.Fatalf("the proxy ended with %v", p.cmd.ProcessState)
@@ -271,6 +274,9 @@ func (p *process) follow() {
 		if time.Now().After(end) {
 			p.t.Fatalf("after %v the kernel does not follow the manifests: %s", patience, why)
 		}
+	}
+	if strings.Contains(p.log.String(), `problem="`+manifests) {
+		p.t.Errorf("the proxy has problems with the manifests of the test")
 	}
 }
 
