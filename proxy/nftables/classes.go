@@ -4,16 +4,17 @@ import "errors"
 
 // classes gives each class a number, and remembers which chains were made for them.
 type classes struct {
-	numbers map[string]uint32 // by name; never changed while a table lives
-	known   map[class]uint32  // those that chains were made for
-	made    map[string]bool   // chains of classes and pickers
-	next    uint32
+	numbers    map[string]uint32 // by name; never changed while a table lives
+	known      map[class]uint32  // those that chains were made for
+	made       map[string]bool   // chains of classes and pickers
+	dispatched map[string]bool   // names of classes that the dispatch map leads to
+	next       uint32
 }
 
 var errClasses = errors.New("more ways of treating frontends than the 4,095 that a table holds: too many different numbers of endpoints under policy Local")
 
 func newClasses(numbers map[string]uint32) *classes {
-	c := &classes{numbers: map[string]uint32{}, known: map[class]uint32{}, made: map[string]bool{}, next: 1}
+	c := &classes{numbers: map[string]uint32{}, known: map[class]uint32{}, made: map[string]bool{}, dispatched: map[string]bool{}, next: 1}
 	for name, v := range numbers {
 		c.numbers[name] = v
 		c.next = max(c.next, v+1)

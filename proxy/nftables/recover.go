@@ -17,9 +17,14 @@ import (
 // memory is what must outlive a rebuild so that no packet is misled while the old and the new elements are both in use: a number
 // or a class must not change its meaning. It also keeps the memory of clients with session affinity, which knows Services by number.
 type memory struct {
+	names   map[string]uint32            // the number of a Service, by comment
 	numbers map[proxy.FrontendKey]uint32 // the Service number that a frontend led to
-	classes map[string]uint32            // by name of the class's chain
+	classes map[string]uint32            // of classes that frontends led to, by name of the class's chain
 	size    capacity
+}
+
+func newMemory(c capacity) *memory {
+	return &memory{names: map[string]uint32{}, numbers: map[proxy.FrontendKey]uint32{}, classes: map[string]uint32{}, size: c}
 }
 
 // recover reads what an earlier process left. It returns nil if there is no table, or one of another layout.
@@ -28,8 +33,7 @@ func (k *kernel) recover() (*memory, error) {
 	if err != nil || !ours {
 		return nil, err
 	}
-	m := &memory{numbers: map[proxy.FrontendKey]uint32{}, classes: map[string]uint32{}}
-	s := newSets(capacity{})
+	m, s, used := newMemory(capacity{}), newSets(capacity{}), map[uint32]bool{}
 	if m.size, err = k.sizes(s); err != nil {
 		return nil, err
 	}
@@ -37,7 +41,8 @@ func (k *kernel) recover() (*memory, error) {
 		err := k.dump(from, func(e dumped) error {
 			key, ok := parseTuple(k.family, e.key, from == s.nodeports)
 			if ok && len(e.value) == 4 {
-				m.numbers[key] = binary.NativeEndian.Uint32(e.value) & numberBits
+				v := binary.NativeEndian.Uint32(e.value)
+				m.numbers[key], m.names[e.comment], used[v>>classShift] = v&numberBits, v&numberBits, true
 			}
 			return nil
 		})
@@ -46,7 +51,7 @@ func (k *kernel) recover() (*memory, error) {
 		}
 	}
 	return m, k.dump(s.dispatch, func(e dumped) error {
-		if len(e.key) == 4 && e.chain != "" {
+		if len(e.key) == 4 && e.chain != "" && used[binary.NativeEndian.Uint32(e.key)>>classShift] {
 			m.classes[e.chain] = binary.NativeEndian.Uint32(e.key) >> classShift
 		}
 		return nil
@@ -111,6 +116,7 @@ func eachNested(b []byte, outer uint16, fn func(typ uint16, data []byte) error) 
 type dumped struct {
 	key, value []byte
 	chain      string
+	comment    string
 	timeout    time.Duration // whole; 0 if it does not end
 	expires    time.Duration // what is left
 }
@@ -146,6 +152,8 @@ func parseElement(b []byte) (e dumped, err error) {
 			e.timeout = milliseconds(data)
 		case unix.NFTA_SET_ELEM_EXPIRATION:
 			e.expires = milliseconds(data)
+		case unix.NFTA_SET_ELEM_USERDATA:
+			e.comment, _ = userdata.GetString(data, userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
 		}
 		return nil
 	})
