@@ -238,7 +238,11 @@ func (d *daemon) watchTable(ctx context.Context) {
 		klog.FromContext(ctx).Error(err, "Changes that others make to the table are not noticed; this is tried again")
 		select {
 		case <-ctx.Done():
+			return
 		case <-time.After(watchRetry):
+		}
+		for _, f := range d.families {
+			d.loop.Interfered(ctx, f, "unknown", "", 0) // there may have been some meanwhile
 		}
 	}
 }
