@@ -13,7 +13,8 @@ import (
 // interference is what is known of changes that others made to a family's table.
 type interference struct {
 	mu       *sync.Mutex // guards what follows
-	seen     bool        // since the last rebuild
+	seen     uint64      // changes so far
+	repaired uint64      // how many of them a rebuild has undone
 	notUntil time.Time   // when the next repair may be
 }
 
@@ -26,38 +27,44 @@ func (l *Loop) Interfered(ctx context.Context, fam proxy.Family, what, process s
 		if f.Family != fam {
 			continue
 		}
-		klog.FromContext(ctx).Info("Another process changed the table of the proxy; it is rebuilt", "ipFamily", fam, "change", what, "process", process, "pid", pid)
-		l.options.Metrics.TableRepaired(fam)
-		delay := f.foreign.note()
-		if delay <= 0 {
-			l.Wake()
-			continue
+		if f.foreign.note() {
+			klog.FromContext(ctx).Info("Another process changed the table of the proxy; it is rebuilt", "ipFamily", fam, "change", what, "process", process, "pid", pid)
 		}
-		time.AfterFunc(delay, l.Wake)
+		l.Wake()
 	}
 }
 
-// note remembers that there is something to repair, and returns how long that must wait.
-func (i *interference) note() time.Duration {
+// note remembers that there is something to repair; false if that was known already.
+func (i *interference) note() (isNew bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.seen = true
-	return time.Until(i.notUntil)
+	isNew = i.seen == i.repaired
+	i.seen++
+	return isNew
 }
 
-// take tells whether the table must be rebuilt now.
-func (i *interference) take() bool {
+// begin is called before a sync. It tells whether that must rebuild the table, and which changes a rebuild that begins now undoes.
+func (i *interference) begin() (rebuild bool, upTo uint64) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if !i.seen || time.Now().Before(i.notUntil) {
-		return false
+	return i.seen != i.repaired && !time.Now().Before(i.notUntil), i.seen
+}
+
+// wait returns after what time there is something to repair; 0 for never.
+func (i *interference) wait() time.Duration {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.seen == i.repaired {
+		return 0
 	}
-	i.seen = false
-	return true
+	return max(1, time.Until(i.notUntil))
 }
 
-func (i *interference) repaired(took time.Duration) {
+// rebuilt notes a rebuild, for whatever reason it was done. Changes that came after it began may have come after it ended, too, and are
+// still to be repaired.
+func (i *interference) rebuilt(upTo uint64, took time.Duration) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.repaired = upTo
 	i.notUntil = time.Now().Add(repairShare * took)
 }

@@ -185,3 +185,11 @@ func (b *backOff) after(failed bool) time.Duration {
 	b.next = min(max(firstRetry, 2*b.next), max(firstRetry, b.max))
 	return b.next
 }
+
+// sooner returns the lesser of two delays, of which 0 stands for never.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
+}

@@ -35,16 +35,11 @@ func (l *Loop) sync(ctx context.Context, retry *backOff) time.Duration {
 	failed, again := false, time.Duration(0)
 	for _, f := range l.families {
 		f.pending = append(f.pending, changes[f.Family]...)
-		report, err := l.apply(ctx, f, l.result.States[f.Family])
+		next, err := l.apply(ctx, f, l.result.States[f.Family])
 		failed = failed || err != nil
-		if len(report.Rejected) > 0 {
-			again = rejectedRetry
-		}
+		again = sooner(again, next)
 	}
-	if after := retry.after(failed); failed {
-		return after
-	}
-	return again
+	return sooner(again, retry.after(failed))
 }
 
 // build takes what changed since the last time and builds the States.
@@ -79,28 +74,29 @@ func (l *Loop) count() {
 	l.counted = counted{services, endpoints}
 }
 
-// apply makes the kernel follow one family's State, and tells everybody.
-func (l *Loop) apply(ctx context.Context, f *family, s *proxy.State) (proxy.Report, error) {
+// apply makes the kernel follow one family's State, and tells everybody. It returns when to look again at what could not be done yet,
+// though nothing failed; 0 if there is nothing.
+func (l *Loop) apply(ctx context.Context, f *family, s *proxy.State) (again time.Duration, err error) {
 	logger, m := klog.FromContext(ctx).WithValues("ipFamily", f.Family), l.options.Metrics
-	if f.foreign.take() {
+	rebuild, upTo := f.foreign.begin()
+	if rebuild {
 		f.backend.Forget()
-		f.reason = metrics.ReasonForeign
+		if f.applied != nil {
+			f.reason = metrics.ReasonForeign
+		}
 	}
 	start := time.Now()
 	report, err := f.backend.Apply(ctx, s)
 	took := time.Since(start)
 	m.SyncObserved(f.Family, report.Full, took)
 	if report.Full {
-		m.FullSync(f.Family, f.reason)
-		f.foreign.repaired(took)
+		l.rebuilt(f, upTo, took)
 	}
 	if err != nil {
-		m.SyncFailed(f.Family)
-		l.options.Health.Failed(f.Family, err)
-		f.reason = metrics.ReasonError
-		logger.Error(err, "Sync failed; the kernel keeps the rules of before, and the sync is tried again", "duration", took)
-		return report, err
+		l.failed(ctx, f, err)
+		return 0, err
 	}
+	f.reason = metrics.ReasonError
 	m.SyncSucceeded(f.Family, time.Now())
 	m.Applied(f.Family, report.Operations, len(report.Rejected))
 	l.options.Health.Updated(f.Family)
@@ -108,9 +104,27 @@ func (l *Loop) apply(ctx context.Context, f *family, s *proxy.State) (proxy.Repo
 	if report.Operations > 0 {
 		logger.V(2).Info("Synced", "full", report.Full, "operations", report.Operations, "duration", took, "services", s.Services.Len())
 	}
-	f.reason = metrics.ReasonError
 	l.settle(f, s)
-	return report, nil
+	if len(report.Rejected) > 0 {
+		again = rejectedRetry
+	}
+	return sooner(again, f.foreign.wait()), nil
+}
+
+// rebuilt counts a full sync, which has also undone what others did to the table before it began.
+func (l *Loop) rebuilt(f *family, upTo uint64, took time.Duration) {
+	l.options.Metrics.FullSync(f.Family, f.reason)
+	if f.reason == metrics.ReasonForeign {
+		l.options.Metrics.TableRepaired(f.Family)
+	}
+	f.foreign.rebuilt(upTo, took)
+}
+
+// failed tells everybody that a family's sync failed.
+func (l *Loop) failed(ctx context.Context, f *family, err error) {
+	l.options.Metrics.SyncFailed(f.Family)
+	l.options.Health.Failed(f.Family, err)
+	klog.FromContext(ctx).Error(err, "Sync failed; the kernel keeps the rules of before, and the sync is tried again", "ipFamily", f.Family)
 }
 
 // settle does what follows once the kernel follows a State.
