@@ -81,9 +81,14 @@ func (l *Loop) Synced() {
 }
 
 func (l *Loop) change(fn func(*inputs)) {
-	l.inputs.mu.Lock()
-	fn(&l.inputs)
-	l.inputs.dirty = true
-	l.inputs.mu.Unlock()
+	l.inputs.touch(fn)
 	l.Wake()
+}
+
+// touch changes the inputs, and has the facts made anew.
+func (i *inputs) touch(fn func(*inputs)) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	fn(i)
+	i.dirty = true
 }

@@ -2,6 +2,8 @@ package sync
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -31,10 +33,14 @@ func newFamily(f proxy.Family, b proxy.Backend, o *Options) *family {
 
 // sync makes the kernel follow what was delivered. It returns after what time to try again, 0 if only changes should lead to it.
 func (l *Loop) sync(ctx context.Context, retry *backOff) time.Duration {
-	changes := l.build(ctx)
+	if err := l.build(ctx); err != nil {
+		for _, f := range l.families {
+			l.failed(ctx, f, err)
+		}
+		return retry.after(true)
+	}
 	failed, again := false, time.Duration(0)
 	for _, f := range l.families {
-		f.pending = append(f.pending, changes[f.Family]...)
 		next, err := l.apply(ctx, f, l.result.States[f.Family])
 		failed = failed || err != nil
 		again = sooner(again, next)
@@ -42,12 +48,25 @@ func (l *Loop) sync(ctx context.Context, retry *backOff) time.Duration {
 	return sooner(again, retry.after(failed))
 }
 
-// build takes what changed since the last time and builds the States.
-func (l *Loop) build(ctx context.Context) map[proxy.Family][]time.Time {
+// build takes what changed since the last time and builds the States. A panic, which only a mistake in the program can cause, is an error
+// like any other: Build is pure, so the Result of before is still whole, and the kernel keeps what it has until the object at fault is changed
+// or gone.
+func (l *Loop) build(ctx context.Context) (err error) {
 	logger := klog.FromContext(ctx)
+	defer func() {
+		if p := recover(); p != nil {
+			l.inputs.touch(func(*inputs) {})
+			logger.Error(nil, "Mistake in the program; please report it", "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("build the rules: panic: %v", p)
+		}
+	}()
 	in := desired.Input{Services: l.services.Snapshot()}
 	endpoints, triggers := l.endpoints.Snapshot()
 	in.Endpoints = endpoints
+	for _, f := range l.families {
+		f.pending = append(f.pending, triggers[f.Family]...)
+	}
+	l.count()
 	var before *desired.Facts
 	if l.result != nil {
 		before = l.result.Facts()
@@ -55,12 +74,11 @@ func (l *Loop) build(ctx context.Context) map[proxy.Family][]time.Time {
 	facts, warnings := l.takeFacts(before)
 	in.Facts = facts
 	l.problems.warn(logger, warnings)
-	l.count()
 	next := desired.Build(l.result, in)
 	l.problems.report(logger, l.result, next)
 	l.result = next
 	l.published.Store(next)
-	return triggers
+	return nil
 }
 
 // counted is how many changes the metrics know of.
