@@ -2,6 +2,7 @@ package sync
 
 import (
 	"context"
+	gosync "sync"
 	"sync/atomic"
 	"time"
 
@@ -37,12 +38,14 @@ type Timing struct {
 	Quiet, MaxDelay time.Duration
 	// MinPeriod is the least time between the starts of two syncs; 0 for none.
 	MinPeriod time.Duration
-	// MaxRetry bounds the delay before a failed sync is tried again, which begins at firstRetry and doubles.
+	// MaxRetry bounds the delay before a failed sync is tried again, which begins at 100 ms and doubles.
 	MaxRetry time.Duration
 }
 
 const (
 	firstRetry = 100 * time.Millisecond
+	// changeRetry is how long changes wait at most while syncs fail: one of them may be the cure.
+	changeRetry = time.Second
 	// rejectedRetry is when Services that the kernel refused are tried again.
 	rejectedRetry = 30 * time.Second
 	// repairShare bounds the time spent on repairing a table that somebody else keeps changing to a fifth.
@@ -62,8 +65,9 @@ type Loop struct {
 	endpoints *track.EndpointsChangeTracker
 	inputs    inputs
 	wake      chan struct{}
-	synced    chan struct{} // closed by Synced
-	families  []*family     // in use, in order
+	synced    chan struct{} // closed by Synced, once
+	once      gosync.Once
+	families  []*family // in use, in order
 
 	published atomic.Pointer[desired.Result] // the same as result, for others to read
 
@@ -103,18 +107,19 @@ func (l *Loop) Run(ctx context.Context) {
 	for {
 		started := time.Now()
 		again := l.sync(ctx, &retry)
-		if !l.wait(ctx, started, again) {
+		if !l.wait(ctx, started, again, retry.next) {
 			return
 		}
 	}
 }
 
-// wait returns when the next sync should start: after a change and a quiet moment, or when again has passed (never if it is 0).
-// It returns false if the context ended.
-func (l *Loop) wait(ctx context.Context, last time.Time, again time.Duration) bool {
+// wait returns when the sync after the last one should start: after a change and a quiet moment, or when again has passed (never if it
+// is 0). failing is the present delay between attempts if syncs fail, else 0. It returns false if the context ended.
+func (l *Loop) wait(ctx context.Context, last time.Time, again, failing time.Duration) bool {
+	t := l.options.Timing
 	var timer <-chan time.Time
 	if again > 0 {
-		t := time.NewTimer(again)
+		t := time.NewTimer(max(again, t.MinPeriod-time.Since(last)))
 		defer t.Stop()
 		timer = t.C
 	}
@@ -129,16 +134,16 @@ func (l *Loop) wait(ctx context.Context, last time.Time, again time.Duration) bo
 		l.options.Metrics.SyncQueued(f.Family, time.Now())
 		l.options.Health.QueuedUpdate(f.Family)
 	}
-	return l.coalesce(ctx, last)
+	l.options.Metrics.Pending(l.services.Pending(), l.endpoints.Pending())
+	return l.coalesce(ctx, last.Add(max(t.MinPeriod, min(failing, changeRetry))))
 }
 
-// coalesce waits until no change has come for a while, but not for too long, and for what the user asked to be the least time
-// between syncs.
-func (l *Loop) coalesce(ctx context.Context, last time.Time) bool {
+// coalesce waits until no change has come for a while, but not for too long, and in any case until a point in time.
+func (l *Loop) coalesce(ctx context.Context, notBefore time.Time) bool {
 	t := l.options.Timing
-	deadline := time.NewTimer(max(t.MaxDelay, t.MinPeriod-time.Since(last)))
+	deadline := time.NewTimer(max(t.MaxDelay, time.Until(notBefore)))
 	defer deadline.Stop()
-	quiet := time.NewTimer(max(t.Quiet, t.MinPeriod-time.Since(last)))
+	quiet := time.NewTimer(max(t.Quiet, time.Until(notBefore)))
 	defer quiet.Stop()
 	for {
 		select {
@@ -149,7 +154,7 @@ func (l *Loop) coalesce(ctx context.Context, last time.Time) bool {
 		case <-quiet.C:
 			return true
 		case <-l.wake:
-			quiet.Reset(max(t.Quiet, t.MinPeriod-time.Since(last)))
+			quiet.Reset(max(t.Quiet, time.Until(notBefore)))
 		}
 	}
 }

@@ -72,13 +72,7 @@ func (l *Loop) DeleteServiceCIDR(name string) { l.change(func(i *inputs) { delet
 func (l *Loop) AddressesChanged() { l.change(func(*inputs) {}) }
 
 // Synced lets the first sync begin.
-func (l *Loop) Synced() {
-	select {
-	case <-l.synced:
-	default:
-		close(l.synced)
-	}
-}
+func (l *Loop) Synced() { l.once.Do(func() { close(l.synced) }) }
 
 func (l *Loop) change(fn func(*inputs)) {
 	l.inputs.touch(fn)

@@ -33,6 +33,10 @@ func newFamily(f proxy.Family, b proxy.Backend, o *Options) *family {
 
 // sync makes the kernel follow what was delivered. It returns after what time to try again, 0 if only changes should lead to it.
 func (l *Loop) sync(ctx context.Context, retry *backOff) time.Duration {
+	select {
+	case <-l.wake: // whoever woke the loop until here did so after its change, which this sync sees
+	default:
+	}
 	if err := l.build(ctx); err != nil {
 		for _, f := range l.families {
 			l.failed(ctx, f, err)
