@@ -1,0 +1,88 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"turnout/proxy"
+	"turnout/proxy/proxytest"
+	"turnout/proxy/proxytest/lab"
+)
+
+// The Services that stay as they are while the table around them is rebuilt.
+const (
+	steadyWeb    = "10.96.0.1:80"
+	steadySticky = "192.168.60.2:80"
+)
+
+// steady are these Services, on all pods.
+func (b *bench) steady() []*proxy.Service {
+	on := proxytest.On(b.endpoints(proxy.IPv4, 8080)...)
+	return []*proxy.Service{
+		proxytest.NewService("ns/web/TCP", proxytest.At(proxy.ClusterIP, steadyWeb, proxytest.Internal), on),
+		proxytest.NewService("ns/sticky/TCP", proxytest.At(proxy.LoadBalancerIP, steadySticky, proxytest.External), on, proxytest.Sticky(time.Hour)),
+	}
+}
+
+// ballast are Services that nobody connects to, of 100 endpoints each: the table is not small.
+func ballast(services int) (out []*proxy.Service) {
+	addrs := make([]string, 100)
+	for i := range addrs {
+		addrs[i] = fmt.Sprintf("10.244.9.%d:80", i+1)
+	}
+	on := proxytest.On(addrs...)
+	for i := range services {
+		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 96, 128 | byte(i>>8), byte(i)}), 80)
+		out = append(out, proxytest.NewService(fmt.Sprintf("ns/ballast-%d/TCP", i), proxytest.At(proxy.ClusterIP, at.String(), proxytest.Internal), on))
+	}
+	return out
+}
+
+// TestHitlessRebuild rebuilds the whole table while clients connect: nobody may notice, and clients with session affinity stay with
+// their endpoint.
+func TestHitlessRebuild(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		rebuild func(b *bench)
+	}{
+		{"on what is there", func(b *bench) {
+			s := proxytest.NewState(proxy.IPv4, append(b.steady(), ballast(10)...)...)
+			n := 0
+			for end := time.Now().Add(*hitlessFor); time.Now().Before(end); n++ {
+				b.backends[proxy.IPv4].Forget()
+				b.apply(s)
+			}
+			b.t.Logf("%d rebuilds", n)
+		}},
+		{"from nothing as it grows", func(b *bench) {
+			// The maps have room for twice what was needed when they were made, and the table is replaced each time.
+			for services := 50; services <= 800; services *= 4 {
+				before := newNft(b.t, b.Node()).handle()
+				b.apply(proxytest.NewState(proxy.IPv4, append(b.steady(), ballast(services)...)...))
+				if after := newNft(b.t, b.Node()).handle(); after == before {
+					b.t.Errorf("with %d Services the table is still the same", services)
+				}
+				time.Sleep(*hitlessFor / 4)
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t)
+			b.apply(proxytest.NewState(proxy.IPv4, b.steady()...))
+			web := startLoad(t, b.Client(), proxy.TCP, netip.MustParseAddrPort(steadyWeb), lab.LoadOptions{})
+			var sticky []*load
+			for _, a := range proxytest.AddrsOf(proxy.IPv4, b.Client().Addrs) {
+				sticky = append(sticky, startLoad(t, b.Client(), proxy.TCP, netip.MustParseAddrPort(steadySticky), lab.LoadOptions{Source: a, Parallel: 1}))
+			}
+			c.rebuild(b)
+			web.judge()
+			for _, l := range sticky {
+				if r := l.judge(); len(r.Servers) != 1 {
+					t.Errorf("clients with affinity were led to %v, want one server", r.Servers)
+				}
+			}
+		})
+	}
+}
