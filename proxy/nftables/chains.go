@@ -92,13 +92,17 @@ func (w writer) fromPod(s *sets, p *proxy.LocalPods) (part, bool) {
 	return part{}, false
 }
 
-// learnChain remembers the endpoint of a client. The priority holds the Service's number, and the local bit if some frontend
-// of the Service uses the local pool: a second memory then holds the client's last endpoint on this node.
+// learnChain remembers the endpoint of a client. The priority holds the Service's number, and the local bit if some frontend of the
+// Service uses the local pool. There is a memory for each pool, which must not hold an endpoint that this pool does not have: the pools of a
+// Service may differ by more than where endpoints are (topology hints, terminating endpoints). That also keeps a packet which is under way when an
+// endpoint goes from being remembered.
 func (w writer) learnChain(s *sets, timeout time.Duration) chain {
 	f := w.family
-	remember := w.update(s.affinity, timeout, []operand{priority(), saddr(f)}, []operand{daddr(f), dport()})
+	remember := join(w.in(s.memorable, priority(), daddr(f), dport()),
+		w.update(s.affinity, timeout, []operand{priority(), saddr(f)}, []operand{daddr(f), dport()}))
 	return chain{name: learnName(timeout), rules: []rule{
-		join(w.priorityHas(localBit), w.in(s.hairpin, daddr(f), daddr(f)), remember),
+		remember,
+		join(w.priorityHasNot(localBit), returnPart()),
 		w.keepPriority(numberBits),
 		remember,
 	}}

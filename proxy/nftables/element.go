@@ -118,6 +118,14 @@ func (a *arena) slotKey(number, slot uint32) []byte {
 	return a.take()
 }
 
+func (a *arena) endpointKey(number uint32, v netip.AddrPort) []byte {
+	a.reserve(longest)
+	a.number(number)
+	a.addr(v.Addr())
+	a.port(v.Port())
+	return a.take()
+}
+
 func (a *arena) addrKey(v ...netip.Addr) []byte {
 	a.reserve(longest)
 	for _, x := range v {

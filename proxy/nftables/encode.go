@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 
 	lib "github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -31,7 +32,8 @@ type encoder struct {
 // A message is what the encoder remembers of a message that it wrote, to explain the kernel's answer. Its sequence number is
 // its index.
 type message struct {
-	what     string    // "add rule to chain services"
+	verb     string    // such as "add rule to chain"
+	name     string    // of the object
 	at       int       // in the buffer
 	list     int       // of the list of elements, in the buffer
 	elements []element // nil if it has none
@@ -112,8 +114,8 @@ func (e *encoder) encodeThen(tx *transaction, last func()) ([]byte, error) {
 }
 
 // header appends the headers of a message (struct nlmsghdr, struct nfgenmsg).
-func (e *encoder) header(typ, flags uint16, family uint8, resource uint16, what string) {
-	e.messages = append(e.messages, message{what: what, at: len(e.buf)})
+func (e *encoder) header(typ, flags uint16, family uint8, resource uint16, verb, name string) {
+	e.messages = append(e.messages, message{verb: verb, name: name, at: len(e.buf)})
 	e.buf = binary.NativeEndian.AppendUint32(e.buf, 0)
 	e.buf = binary.NativeEndian.AppendUint16(e.buf, typ)
 	e.buf = binary.NativeEndian.AppendUint16(e.buf, unix.NLM_F_REQUEST|flags)
@@ -122,8 +124,8 @@ func (e *encoder) header(typ, flags uint16, family uint8, resource uint16, what 
 	e.buf = binary.BigEndian.AppendUint16(e.buf, resource)
 }
 
-func (e *encoder) begin(typ, flags uint16, what string) {
-	e.header(unix.NFNL_SUBSYS_NFTABLES<<8|typ, flags, nfproto(e.family), 0, what)
+func (e *encoder) begin(typ, flags uint16, verb, name string) {
+	e.header(unix.NFNL_SUBSYS_NFTABLES<<8|typ, flags, nfproto(e.family), 0, verb, name)
 }
 
 func (e *encoder) finish() {
@@ -132,7 +134,7 @@ func (e *encoder) finish() {
 }
 
 func (e *encoder) control(typ uint16) {
-	e.header(typ, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, "batch")
+	e.header(typ, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, "batch", "")
 	e.finish()
 }
 
@@ -145,13 +147,13 @@ func (e *encoder) table(s start) {
 }
 
 func (e *encoder) deleteTable() {
-	e.begin(unix.NFT_MSG_DELTABLE, 0, "delete table")
+	e.begin(unix.NFT_MSG_DELTABLE, 0, "delete table", "")
 	e.str(unix.NFTA_TABLE_NAME, e.tableName())
 	e.finish()
 }
 
 func (e *encoder) addTable() {
-	e.begin(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, "add table")
+	e.begin(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, "add table", "")
 	e.str(unix.NFTA_TABLE_NAME, e.tableName())
 	e.u32(unix.NFTA_TABLE_FLAGS, e.flags)
 	e.bytes(nftaTableUserdata, userdata.AppendString(nil, udataComment, layoutComment))
@@ -162,7 +164,7 @@ func (e *encoder) addTable() {
 // set is made does not mean that it is empty: it may have been left by an earlier process.
 func (e *encoder) flush(tx *transaction) {
 	if tx.start == refill {
-		e.begin(unix.NFT_MSG_DELRULE, 0, "flush rules")
+		e.begin(unix.NFT_MSG_DELRULE, 0, "flush rules", "")
 		e.str(unix.NFTA_RULE_TABLE, e.tableName())
 		e.finish()
 	}
@@ -170,7 +172,7 @@ func (e *encoder) flush(tx *transaction) {
 		if s.timeout > 0 || tx.start == replace {
 			continue
 		}
-		e.begin(unix.NFT_MSG_DELSETELEM, 0, "flush set "+s.name)
+		e.begin(unix.NFT_MSG_DELSETELEM, 0, "flush set", s.name)
 		e.str(unix.NFTA_SET_ELEM_LIST_TABLE, e.tableName())
 		e.str(unix.NFTA_SET_ELEM_LIST_SET, s.name)
 		e.finish()
@@ -178,7 +180,7 @@ func (e *encoder) flush(tx *transaction) {
 }
 
 func (e *encoder) chain(c *chain) {
-	e.begin(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, "add chain "+c.name)
+	e.begin(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, "add chain", c.name)
 	e.str(unix.NFTA_CHAIN_TABLE, e.tableName())
 	e.str(unix.NFTA_CHAIN_NAME, c.name)
 	if c.hook != nil {
@@ -196,7 +198,7 @@ func (e *encoder) chain(c *chain) {
 }
 
 func (e *encoder) rule(chain string, r rule) error {
-	e.begin(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, "add rule to chain "+chain+": "+r.text)
+	e.begin(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, "add rule to chain "+chain+":", r.text)
 	e.str(unix.NFTA_RULE_TABLE, e.tableName())
 	e.str(unix.NFTA_RULE_CHAIN, chain)
 	list := e.nest(unix.NFTA_RULE_EXPRESSIONS)
@@ -213,7 +215,7 @@ func (e *encoder) rule(chain string, r rule) error {
 }
 
 func (e *encoder) set(s *set, id uint32) {
-	e.begin(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, "add set "+s.name)
+	e.begin(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, "add set", s.name)
 	e.str(unix.NFTA_SET_TABLE, e.tableName())
 	e.str(unix.NFTA_SET_NAME, s.name)
 	e.u32(unix.NFTA_SET_FLAGS, setFlags(s))
@@ -313,3 +315,6 @@ func (e *encoder) setUserdata(s *set) []byte {
 	}
 	return userdata.AppendString(data, userdata.NFTNL_UDATA_SET_COMMENT, s.comment)
 }
+
+// what says what a message does, such as "add set frontends".
+func (m *message) what() string { return strings.TrimSpace(m.verb + " " + m.name) }

@@ -15,12 +15,11 @@ func (e *encoder) elements(typ uint16, list []element) {
 // elementMessage writes the first elements of the list as one message and returns how many.
 func (e *encoder) elementMessage(typ uint16, list []element) int {
 	first := &list[0]
-	var flags uint16
-	what := "delete elements of " + first.set.name
+	flags, verb := uint16(0), "delete elements of"
 	if typ == unix.NFT_MSG_NEWSETELEM {
-		flags, what = unix.NLM_F_CREATE, "add elements to "+first.set.name
+		flags, verb = unix.NLM_F_CREATE, "add elements to"
 	}
-	e.begin(typ, flags, what)
+	e.begin(typ, flags, verb, first.set.name)
 	e.str(unix.NFTA_SET_ELEM_LIST_TABLE, e.tableName())
 	e.str(unix.NFTA_SET_ELEM_LIST_SET, first.set.name)
 	at, n := e.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS), 0

@@ -128,9 +128,9 @@ func (k *kernel) failureOf(e *kernelError) failure {
 		return out
 	}
 	m := &k.encoder.messages[e.sequence]
-	out.what, out.element = m.what, m.elements != nil
+	out.what, out.element = m.what(), m.elements != nil
 	if i, ok := k.elementAt(m, e.offset); ok {
-		return failure{what: m.what, element: true, owners: []int32{m.elements[i].owner}, err: explain(e)}
+		return failure{what: m.what(), element: true, owners: []int32{m.elements[i].owner}, err: explain(e)}
 	}
 	seen := map[int32]bool{}
 	for i := range m.elements {
@@ -182,7 +182,7 @@ func explain(err error) error {
 func (k *kernel) request(typ, flags uint16, build func(a *attributes), fn func(m received, attributes []byte) error) error {
 	k.sent++
 	e := encoder{family: k.family}
-	e.begin(typ, flags, "")
+	e.begin(typ, flags, "", "")
 	binary.NativeEndian.PutUint32(e.buf[8:], k.sent)
 	build(&e.attributes)
 	e.finish()

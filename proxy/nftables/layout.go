@@ -65,7 +65,7 @@ func (s *set) verdicts() bool { return s.isMap() && s.value[0] == typeVerdict }
 type sets struct {
 	frontends, nodeports, dispatch, endpoints, affinity      *set
 	clusterIPs, hairpin, nodePortIPs, serviceCIDRs, podCIDRs *set
-	allowed                                                  *set
+	allowed, memorable                                       *set
 }
 
 // affinityDefault ends an entry of the affinity map if the rule that made it gave no time of its own; all ours do.
@@ -89,13 +89,14 @@ func newSets(c capacity) *sets {
 		serviceCIDRs: &set{name: "service-cidrs", comment: "unallocated ClusterIPs are dropped", key: tuple[:1], interval: true},
 		podCIDRs:     &set{name: "pod-cidrs", comment: "sources that are pods", key: tuple[:1], interval: true},
 		allowed:      &set{name: "allowed-sources", comment: "loadBalancerSourceRanges", key: []datatype{typeAddr, typeProto, typePort, typeAddr}, interval: true},
+		memorable:    &set{name: "sticky-endpoints", comment: "pools of services with session affinity", key: []datatype{typeClass, typeAddr, typePort}},
 	}
 }
 
 // all lists the fixed sets in the order in which they are made.
 func (s *sets) all() []*set {
 	return []*set{s.frontends, s.nodeports, s.dispatch, s.endpoints, s.affinity, s.clusterIPs, s.hairpin, s.nodePortIPs,
-		s.serviceCIDRs, s.podCIDRs, s.allowed}
+		s.serviceCIDRs, s.podCIDRs, s.allowed, s.memorable}
 }
 
 // sticky returns the two maps through which clients of Services with this affinity timeout are remembered.

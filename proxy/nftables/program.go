@@ -167,6 +167,9 @@ func (t *table) addSticky(tx *transaction, timeout time.Duration) {
 
 // diffNode appends what leads from the sets of one Node to those of another.
 func (t *table) diffNode(tx *transaction, a, b *proxy.Node) {
+	if a == b {
+		return
+	}
 	t.diffSet(tx, t.addresses(a.NodePorts.Addrs), t.addresses(b.NodePorts.Addrs))
 	t.diffSet(tx, t.prefixes(t.sets.serviceCIDRs, a.ServiceCIDRs), t.prefixes(t.sets.serviceCIDRs, b.ServiceCIDRs))
 	t.diffSet(tx, t.prefixes(t.sets.podCIDRs, a.LocalPods.Prefixes), t.prefixes(t.sets.podCIDRs, b.LocalPods.Prefixes))

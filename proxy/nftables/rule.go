@@ -97,10 +97,10 @@ func setMeta(key expr.MetaKey) []expression {
 	return library(&expr.Meta{Key: key, SourceRegister: true, Register: firstRegister})
 }
 
-// nft: meta priority & 8:0 != none
-func (w writer) priorityHas(bit uint32) part {
+// nft: meta priority & 8:0 == none
+func (w writer) priorityHasNot(bit uint32) part {
 	o := priorityBits(bit)
-	return part{o.text + " != none", append(o.load(firstRegister), library(&expr.Cmp{Op: expr.CmpOpNeq, Register: firstRegister, Data: host(0)})...)}
+	return part{o.text + " == none", append(o.load(firstRegister), library(&expr.Cmp{Op: expr.CmpOpEq, Register: firstRegister, Data: host(0)})...)}
 }
 
 // nft: dnat ip to meta priority & f:ffff . numgen random mod 3 map @endpoints

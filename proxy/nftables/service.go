@@ -61,7 +61,28 @@ func (r *renderer) frontends(out []element, p *programmed) []element {
 			out = append(out, element{set: r.sets.allowed, key: r.bytes.source(key, source.Addr()), more: &details{keyEnd: r.bytes.source(key, lastAddr(source))}})
 		}
 	}
+	return r.memorable(out, p)
+}
+
+// memorable appends what clients of a Service with affinity may be remembered for: the endpoints of each pool.
+func (r *renderer) memorable(out []element, p *programmed) []element {
+	if p.service.Affinity == 0 {
+		return out
+	}
+	for _, pool := range [...]proxy.Pool{proxy.Cluster, proxy.Local} {
+		for _, a := range p.slots[pool] {
+			out = append(out, element{set: r.sets.memorable, key: r.bytes.endpointKey(p.numberOf(pool), a)})
+		}
+	}
 	return out
+}
+
+// numberOf is the number by which the kernel finds a pool's endpoints.
+func (p *programmed) numberOf(pool proxy.Pool) uint32 {
+	if pool == proxy.Local {
+		return p.number | localBit
+	}
+	return p.number
 }
 
 // stickyElement leads from a frontend with session affinity to the memory of its Service: all of a Service's frontends share one.
@@ -80,11 +101,7 @@ func (r *renderer) stickyElement(p *programmed, f *proxy.Frontend, key proxy.Fro
 
 // endpoint is the element of one slot.
 func (r *renderer) endpoint(p *programmed, pool proxy.Pool, slot int) element {
-	number := p.number
-	if pool == proxy.Local {
-		number |= localBit
-	}
-	return element{set: r.sets.endpoints, key: r.bytes.slotKey(number, uint32(slot)), value: r.bytes.addrPort(p.slots[pool][slot])}
+	return element{set: r.sets.endpoints, key: r.bytes.slotKey(p.numberOf(pool), uint32(slot)), value: r.bytes.addrPort(p.slots[pool][slot])}
 }
 
 // diffEndpoints appends what must be deleted and added to get from one assignment of slots to another; either may be nil.

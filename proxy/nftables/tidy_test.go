@@ -27,7 +27,7 @@ func (d *diary) send(b []byte) error {
 	}
 	var deletes []string
 	for _, m := range d.backend.kernel.encoder.messages {
-		if set, ok := strings.CutPrefix(m.what, "delete elements of "); ok {
+		if set, ok := strings.CutPrefix(m.what(), "delete elements of "); ok {
 			deletes = append(deletes, set)
 		}
 	}
@@ -60,7 +60,7 @@ func TestPacketsUnderWay(t *testing.T) {
 			want  []string
 		}{
 			{"start", service("10.244.1.2:80 local", "10.244.1.3:80 local"), []string{"wait"}},
-			{"an endpoint goes", service("10.244.1.2:80 local"), []string{"delete from endpoints, frontends", "wait", "delete from hairpin"}},
+			{"an endpoint goes", service("10.244.1.2:80 local"), []string{"delete from endpoints, frontends, sticky-endpoints", "wait", "delete from hairpin"}},
 			{"nothing goes", service("10.244.1.2:80 local", "10.244.2.2:80"), []string{"delete from frontends"}},
 		} {
 			d.lines = nil
