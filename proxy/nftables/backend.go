@@ -158,7 +158,7 @@ func (b *Backend) due() []proxy.ServicePortName {
 
 // rebuild makes the whole table: on what is there if it is ours and large enough, or else from nothing, in one transaction.
 func (b *Backend) rebuild(s *proxy.State) (proxy.Report, error) {
-	found, err := b.kernel.recover()
+	found, how, err := b.find()
 	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, errInterrupted) && !errors.Is(err, errTruncated) {
 		return proxy.Report{}, err
 	}
@@ -169,11 +169,29 @@ func (b *Backend) rebuild(s *proxy.State) (proxy.Report, error) {
 		return b.build(s, b.memory, replace, false)
 	}
 	// What was found is right also if the last update was not carried out.
-	report, err := b.build(s, found, refill, true)
-	if err != nil {
+	report, err := b.build(s, found, how, true)
+	if err != nil && how == refill {
 		report, err = b.build(s, found, replace, true)
 	}
 	return report, err
+}
+
+// find reads what the kernel holds, and tells how a rebuild can begin.
+func (b *Backend) find() (found *memory, how start, err error) {
+	for range dumpAttempts {
+		found, err = b.kernel.recover()
+		strange := false
+		if err == nil && found != nil {
+			strange, err = b.kernel.strange()
+		}
+		if strange {
+			return found, replace, err
+		}
+		if !errors.Is(err, errInterrupted) {
+			break
+		}
+	}
+	return found, refill, err
 }
 
 // build makes the whole table, leaving out Services until the kernel accepts the rest. ours tells that the table in the kernel has

@@ -189,10 +189,15 @@ func (k *kernel) request(typ, flags uint16, build func(a *attributes), fn func(m
 	if err := k.socket.send(e.buf); err != nil {
 		return explain(err)
 	}
+	var failed error
 	for {
 		done, err := k.readAnswer(flags&unix.NLM_F_DUMP != 0, fn)
-		if done || err != nil {
-			return err
+		if failed == nil {
+			failed = err
+		}
+		// Also a dump that is of no use must be read to its end: the kernel refuses the next one on this socket before that.
+		if done || err != nil && !errors.Is(err, errInterrupted) {
+			return failed
 		}
 	}
 }
@@ -202,10 +207,13 @@ func (k *kernel) readAnswer(dump bool, fn func(m received, attributes []byte) er
 	if err != nil {
 		return false, fmt.Errorf("read an answer: %w", err)
 	}
+	interrupted := false
 	err = eachMessage(k.answer[:n], func(m received) error {
-		switch {
-		case m.sequence != k.sent:
+		if m.sequence != k.sent {
 			return nil // a late answer to a request that was given up
+		}
+		interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
+		switch {
 		case m.typ == unix.NLMSG_DONE:
 			done = true
 			return nil
@@ -218,12 +226,15 @@ func (k *kernel) readAnswer(dump bool, fn func(m received, attributes []byte) er
 			return err
 		case len(m.payload) < sizeofNfgenmsg:
 			return errTruncated
-		case m.flags&unix.NLM_F_DUMP_INTR != 0:
-			return errInterrupted
+		case interrupted:
+			return nil
 		}
 		done = done || !dump
 		return fn(m, m.payload[sizeofNfgenmsg:])
 	})
+	if err == nil && interrupted {
+		err = errInterrupted
+	}
 	return done, err
 }
 
