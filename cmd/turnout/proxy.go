@@ -151,6 +151,9 @@ func (d *daemon) assemble(ctx context.Context, facts sync.FactsConfig) error {
 	}
 	d.cfg.Gates.AddMetrics()
 	d.metrics = metrics.New(legacyregistry.MustRegister, d.families...)
+	if d.cfg.Manifests != "" {
+		d.metrics.ManifestProblemsFound(0) // so that there is a value before the first problem
+	}
 	d.health = healthcheck.NewProxyHealth(healthcheck.ProxyHealthOptions{Timeout: 2 * d.cfg.Sync.Period, Families: d.families, Answers: d.metrics})
 	d.services = healthcheck.NewServices(healthcheck.ServicesOptions{Healthy: d.healthy(), Logger: klog.FromContext(ctx), Failed: d.serviceHealthFailed})
 	logger := klog.FromContext(ctx)
