@@ -111,6 +111,23 @@ func (c *cluster) affinityOverChanges(t *testing.T, p *process, s *v1.Service) {
 	}
 }
 
+// TestAffinityWithinPool remembers clients of the ClusterIP for the endpoint on this node, which policy Cluster does not use: hints
+// leave it to another zone. Connections that policy Cluster is about must not follow the memory.
+func TestAffinityWithinPool(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.serve("pod-2", "pod-5")
+	s := newService(1, "web", sticky(600), internalLocal)
+	c.set(c.with(s, on("pod-2", forZone("zone-b")), on("pod-5", forZone("zone-a")))...)
+	c.start()
+	for _, f := range proxy.Families {
+		for range 3 {
+			c.check(t, c.from(outside), proxy.TCP, c.address(s, proxy.ClusterIP, f, proxy.TCP), masqueraded("pod-2"))
+			c.check(t, c.from(outside), proxy.TCP, c.address(s, proxy.NodePort, f, proxy.TCP), masqueraded("pod-5"))
+		}
+	}
+}
+
 // TestAffinityEnds lets a client be forgotten after the Service's timeout without a new connection.
 func TestAffinityEnds(t *testing.T) {
 	t.Parallel()
