@@ -177,6 +177,17 @@ func (s *fakeSet) sorted() []*fakeElement {
 	return out
 }
 
+// boolCompare orders true before false.
+func boolCompare(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
+}
+
 // errorMessage is the kernel's NLMSG_ERROR for a message.
 func errorMessage(m received, errno syscall.Errno, offset int) []byte {
 	const capped, extAck = 0x100, 0x200

@@ -170,12 +170,10 @@ func (t *table) diffNode(tx *transaction, a, b *proxy.Node) {
 	if a == b {
 		return
 	}
-	t.diffSet(tx, t.addresses(a.NodePorts.Addrs), t.addresses(b.NodePorts.Addrs))
-	t.diffSet(tx, t.prefixes(t.sets.serviceCIDRs, a.ServiceCIDRs), t.prefixes(t.sets.serviceCIDRs, b.ServiceCIDRs))
-	t.diffSet(tx, t.prefixes(t.sets.podCIDRs, a.LocalPods.Prefixes), t.prefixes(t.sets.podCIDRs, b.LocalPods.Prefixes))
+	diffElements(tx, -1, t.addresses(a.NodePorts.Addrs), t.addresses(b.NodePorts.Addrs))
+	t.diffPrefixes(tx, t.sets.serviceCIDRs, a.ServiceCIDRs, b.ServiceCIDRs)
+	t.diffPrefixes(tx, t.sets.podCIDRs, a.LocalPods.Prefixes, b.LocalPods.Prefixes)
 }
-
-func (t *table) diffSet(tx *transaction, a, b []element) { diffElements(tx, -1, a, b) }
 
 func (t *table) addresses(list []netip.Addr) (out []element) {
 	for _, a := range list {
@@ -184,9 +182,20 @@ func (t *table) addresses(list []netip.Addr) (out []element) {
 	return out
 }
 
-func (t *table) prefixes(s *set, list []netip.Prefix) (out []element) {
-	for _, p := range list {
-		out = append(out, t.bytes.prefixElements(s, p)...)
+// diffPrefixes deletes and adds whole prefixes: the kernel refuses to give a range that stays another end.
+func (t *table) diffPrefixes(tx *transaction, s *set, before, after []netip.Prefix) {
+	for _, p := range before {
+		if !slices.Contains(after, p) {
+			for _, e := range t.bytes.prefixElements(s, p) {
+				tx.remove(e, -1)
+			}
+		}
 	}
-	return out
+	for _, p := range after {
+		if !slices.Contains(before, p) {
+			for _, e := range t.bytes.prefixElements(s, p) {
+				tx.add(e, -1)
+			}
+		}
+	}
 }

@@ -172,20 +172,5 @@ func compareElements(a, b element) int {
 	if a.more == nil && b.more == nil {
 		return 0
 	}
-	x, y := a.detail(), b.detail()
-	if x.last != y.last {
-		return boolCompare(x.last, y.last)
-	}
-	return bytes.Compare(x.keyEnd, y.keyEnd)
-}
-
-// boolCompare orders true before false: a range ends before the next begins.
-func boolCompare(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return -1
-	}
-	return 1
+	return bytes.Compare(a.detail().keyEnd, b.detail().keyEnd)
 }
