@@ -10,7 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
-	"k8s.io/utils/ptr"
 
 	"turnout/healthcheck"
 	"turnout/proxy"
@@ -132,7 +131,7 @@ func TestFactsAreMadeForAReason(t *testing.T) {
 // The own Node decides whether load balancers should send connections here, without any sync.
 func TestNodeEligibility(t *testing.T) {
 	tainted := changedNode(func(n *v1.Node) { n.Spec.Taints = []v1.Taint{{Key: healthcheck.ToBeDeletedTaint}} })
-	deleting := changedNode(func(n *v1.Node) { n.DeletionTimestamp = ptr.To(n.CreationTimestamp) })
+	deleting := changedNode(func(n *v1.Node) { n.DeletionTimestamp = new(n.CreationTimestamp) })
 	cordoned := changedNode(func(n *v1.Node) { n.Spec.Unschedulable = true; n.Spec.Taints = []v1.Taint{{Key: "other"}} })
 	run(t, func(r *rig) {
 		for _, step := range []struct {

@@ -33,7 +33,6 @@ type kernel struct {
 	refused  map[proxy.ServicePortName]error
 	left     map[proxy.ServicePortName]bool // left out because they are refused
 	took     time.Duration                  // how long an Apply takes
-	during   func()                         // called in the middle of each Apply
 	applies  []apply
 	problems []error
 }

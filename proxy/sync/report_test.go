@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/utils/ptr"
 
 	"turnout/proxy"
 	"turnout/proxy/metrics"
@@ -206,7 +205,7 @@ func TestHealthOfASyncThatHangs(t *testing.T) {
 }
 
 func TestMetricsOfWhatIsProgrammed(t *testing.T) {
-	local := ptr.To(v1.ServiceInternalTrafficPolicyLocal)
+	local := new(v1.ServiceInternalTrafficPolicyLocal)
 	web := service("web", "10.96.0.1", v1.ProtocolTCP, nodePort(30080), func(s *v1.Service) {
 		s.Spec.InternalTrafficPolicy, s.Spec.ExternalTrafficPolicy = local, v1.ServiceExternalTrafficPolicyLocal
 	})
@@ -228,7 +227,7 @@ func TestMetricsOfWhatIsProgrammed(t *testing.T) {
 		r.loop.SetService(dns)
 		wants(2, 2, 3, 1, 1)
 		e := slice(web, "10.244.2.2", "10.244.1.2")
-		e.Endpoints[1].NodeName = ptr.To(proxytest.Addressing().Node)
+		e.Endpoints[1].NodeName = new(proxytest.Addressing().Node)
 		r.loop.SetEndpointSlice(e)
 		wants(2, 2, 3, 0, 0)
 		r.loop.DeleteEndpointSlice("default", "web-x")

@@ -18,7 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	k8s "k8s.io/component-base/metrics"
 	"k8s.io/klog/v2"
-	"k8s.io/utils/ptr"
 
 	"turnout/healthcheck"
 	"turnout/proxy"
@@ -207,10 +206,10 @@ func slice(of *v1.Service, addrs ...string) *discovery.EndpointSlice {
 	e := &discovery.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Namespace: of.Namespace, Name: of.Name + "-x", Labels: map[string]string{discovery.LabelServiceName: of.Name}},
 		AddressType: discovery.AddressTypeIPv4,
-		Ports:       []discovery.EndpointPort{{Name: ptr.To(""), Protocol: ptr.To(of.Spec.Ports[0].Protocol), Port: ptr.To[int32](8080)}},
+		Ports:       []discovery.EndpointPort{{Name: new(""), Protocol: new(of.Spec.Ports[0].Protocol), Port: new(int32(8080))}},
 	}
 	for _, a := range addrs {
-		e.Endpoints = append(e.Endpoints, discovery.Endpoint{Addresses: []string{a}, NodeName: ptr.To("n2")})
+		e.Endpoints = append(e.Endpoints, discovery.Endpoint{Addresses: []string{a}, NodeName: new("n2")})
 	}
 	return e
 }

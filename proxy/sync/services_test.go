@@ -10,7 +10,6 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/utils/ptr"
 
 	"turnout/healthcheck"
 	"turnout/proxy"
@@ -41,7 +40,7 @@ func TestHealthCheckNodePorts(t *testing.T) {
 		s.Spec.Type, s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceTypeLoadBalancer, v1.ServiceExternalTrafficPolicyLocal, int32(port)
 	})
 	endpoints := slice(web, "10.244.1.2", "10.244.2.2")
-	endpoints.Endpoints[0].NodeName = ptr.To(proxytest.Addressing().Node)
+	endpoints.Endpoints[0].NodeName = new(proxytest.Addressing().Node)
 	r.setRate(1)
 	r.loop.SetNode(objects.Node(proxytest.Addressing()))
 	r.loop.SetService(web)

@@ -136,7 +136,6 @@ func TestChangeDuringApply(t *testing.T) {
 func TestBackOff(t *testing.T) {
 	run(t, func(r *rig) {
 		r.synced()
-		start := time.Now()
 		r.setRate(1)
 		r.touch(0)
 		r.after(3 * time.Minute)
@@ -148,7 +147,7 @@ func TestBackOff(t *testing.T) {
 		r.setRate(0)
 		r.settle()
 		r.setRate(1)
-		start = time.Now()
+		start := time.Now()
 		r.touch(1)
 		r.after(time.Second)
 		if diff := cmp.Diff(ms(10, 110, 310, 710), r.since(start)); diff != "" {
