@@ -139,11 +139,15 @@ func (e *encoder) control(typ uint16) {
 }
 
 func (e *encoder) table(s start) {
-	e.addTable()
 	if s == replace {
+		// What is deleted must exist. Without flags this changes nothing of a table that does: the flags of one that a process with
+		// protection left are not to be changed, only to be deleted with it.
+		e.begin(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, "add table", "")
+		e.str(unix.NFTA_TABLE_NAME, e.tableName())
+		e.finish()
 		e.deleteTable()
-		e.addTable()
 	}
+	e.addTable()
 }
 
 func (e *encoder) deleteTable() {
