@@ -53,28 +53,33 @@ func (w writer) baseChains(s *sets) []chain {
 // sharedChains are the chains that do not depend on any Service.
 func (w writer) sharedChains(s *sets, n *proxy.Node) []chain {
 	return []chain{
-		{name: services, rules: w.servicesRules(s, n)},
-		{name: doDispatch, rules: []rule{w.vmap(s.dispatch, priorityBits(classBits))}},
+		{name: services, comment: "every lookup twice, as it may miss once at the moment of an update", rules: w.servicesRules(s, n)},
+		{name: doDispatch, rules: twice(w.vmap(s.dispatch, priorityBits(classBits)))},
 		// A reset is not subject to the rate limit of ICMP errors.
 		{name: doReject, rules: []rule{w.resetTCP(), w.unreachable()}},
-		{name: slot0, comment: "for packets that race with an update", rules: []rule{w.dnat(s.endpoints, priorityBits(poolBits), slot(1)), gotoChain(doReject)}},
-		{name: slot0Cluster, rules: []rule{w.dnat(s.endpoints, priorityBits(numberBits), slot(1)), gotoChain(doReject)}},
+		{name: slot0, comment: "for packets that race with an update", rules: append(twice(w.dnat(s.endpoints, priorityBits(poolBits), slot(1))), gotoChain(doReject))},
+		{name: slot0Cluster, rules: append(twice(w.dnat(s.endpoints, priorityBits(numberBits), slot(1))), gotoChain(doReject))},
 		{name: learn},
 	}
 }
+
+// twice repeats rules that end at a miss. An element whose value changes is deleted and added in one transaction. Kernels before 6.17 may find neither
+// in a lookup that began just before the transaction took effect and ended just after (they fixed it by starting such a lookup
+// again); the packet would leave untranslated, and so would all its retransmits. The second lookup begins after that moment.
+func twice(rules ...rule) []rule { return append(rules, rules...) }
 
 // servicesRules finds the frontend of a new connection. The priority is set and dispatched in one rule, which ends at a miss:
 // a packet that brought a priority of its own is never dispatched by mistake.
 func (w writer) servicesRules(s *sets, n *proxy.Node) []rule {
 	f := w.family
-	rules := []rule{join(w.setPriorityFrom(s.frontends, daddr(f), l4proto(), dport()), gotoChain(doDispatch))}
+	frontend := join(w.setPriorityFrom(s.frontends, daddr(f), l4proto(), dport()), gotoChain(doDispatch))
 	nodeport := join(w.setPriorityFrom(s.nodeports, l4proto(), dport()), gotoChain(doDispatch))
 	if n.NodePorts.Any {
-		rules = append(rules, join(w.toNode(), w.notToLoopback(), nodeport))
+		nodeport = join(w.toNode(), w.notToLoopback(), nodeport)
 	} else {
-		rules = append(rules, join(w.in(s.nodePortIPs, daddr(f)), nodeport))
+		nodeport = join(w.in(s.nodePortIPs, daddr(f)), nodeport)
 	}
-	return append(rules,
+	return append(twice(frontend, nodeport),
 		join(w.in(s.clusterIPs, daddr(f)), gotoChain(doReject)),
 		join(w.in(s.serviceCIDRs, daddr(f)), w.notToNode(), drop()))
 }
