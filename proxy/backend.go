@@ -21,6 +21,8 @@ type Report struct {
 	Full bool
 	// Operations is the number of kernel objects and elements written or deleted.
 	Operations int
+	// Forgotten is the number of clients with session affinity that were forgotten because their endpoint went.
+	Forgotten int
 	// Rejected are the Services that are not programmed.
 	Rejected []Rejection
 }

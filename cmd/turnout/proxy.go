@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	k8smetrics "k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/component-base/version"
 	"k8s.io/klog/v2"
@@ -40,6 +41,7 @@ type daemon struct {
 	loop     *sync.Loop
 	addrs    *node.Addresses
 	started  time.Time
+	untuned  bool // settings of connection tracking were missing at the start
 }
 
 // runProxy runs the proxy until the context ends. The rules stay as they are then.
@@ -104,13 +106,35 @@ func (d *daemon) prepareNode(ctx context.Context) error {
 	}
 	var fatal []error
 	for _, p := range d.tuneConntrack(ctx) {
-		if p.Fatal() {
+		switch {
+		case p.Fatal():
 			fatal = append(fatal, p)
-			continue
+		case p.Missing():
+			d.untuned = true // until the first table has made the kernel load the module
+		default:
+			logger.Info("A setting of connection tracking stays as it is", "error", p.Error())
 		}
-		logger.Info("A setting of connection tracking stays as it is", "error", p.Error())
 	}
 	return errors.Join(fatal...)
+}
+
+// tuneLater sets what was missing at the start, once the tables are there.
+func (d *daemon) tuneLater(ctx context.Context) {
+	if !d.untuned {
+		return
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for len(d.loop.States()) == 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+	for _, p := range d.tuneConntrack(ctx) {
+		klog.FromContext(ctx).Info("A setting of connection tracking stays as it is", "error", p.Error())
+	}
 }
 
 func (d *daemon) tuneConntrack(ctx context.Context) []node.Problem {
@@ -150,6 +174,9 @@ func (d *daemon) assemble(ctx context.Context, facts sync.FactsConfig) error {
 		return fmt.Errorf("publish the configuration at /configz: %w", err)
 	}
 	d.cfg.Gates.AddMetrics()
+	if d.cfg.ShowHiddenMetricsForVersion != "" {
+		k8smetrics.SetShowHidden()
+	}
 	d.metrics = metrics.New(legacyregistry.MustRegister, d.families...)
 	if d.cfg.Manifests != "" {
 		d.metrics.ManifestProblemsFound(0) // so that there is a value before the first problem
@@ -200,18 +227,19 @@ func (d *daemon) factsConfig() sync.FactsConfig {
 
 // run runs everything until the context ends or a part fails for good.
 func (d *daemon) run(ctx context.Context) error {
+	if d.feed.node != nil {
+		d.loop.SetNode(d.feed.node) // before the first sync, which would otherwise know no address of the node
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.feed.source.Run(ctx, d.loop) })
 	g.Go(func() error { d.loop.Run(ctx); return nil })
 	g.Go(func() error { d.services.Run(ctx); return nil })
 	g.Go(func() error { return ignoreCancel(ctx, d.addrs.Run(ctx)) })
 	g.Go(func() error { d.watchTable(ctx); return nil })
+	g.Go(func() error { d.tuneLater(ctx); return nil })
 	g.Go(func() error { return d.watchConfig(ctx) })
 	for _, s := range d.servers() {
 		g.Go(func() error { return healthcheck.ListenAndServe(ctx, s) })
-	}
-	if d.feed.node != nil {
-		d.loop.SetNode(d.feed.node)
 	}
 	d.feed.started(ctx)
 	return g.Wait()

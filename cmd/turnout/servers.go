@@ -31,7 +31,7 @@ func (d *daemon) debugOptions() httpdebug.Options {
 	o := httpdebug.Options{
 		Mode: func() string { return string(d.cfg.Mode) }, State: d.writeState,
 		BinaryVersion: readBuildInfo().Version, EmulationVersion: version.DefaultKubeBinaryVersion,
-		Started: d.started, Profiling: d.cfg.Profiling,
+		Started: d.started, Profiling: d.cfg.Profiling, NoStatusz: !d.cfg.Features.Statusz,
 	}
 	if d.cfg.Features.Flagz {
 		o.Flags = func() map[string]string { return d.cfg.Flags }

@@ -79,7 +79,7 @@ func (f *Flags) define() {
 	f.group(classAlways, func(s *pflag.FlagSet) {
 		s.StringVar(&f.configFile, "config", "", "File with a KubeProxyConfiguration. With it, flags count only where they say so.")
 		s.StringVar(&f.writeConfigTo, "write-config-to", "", "Write the configuration, with all defaults filled in, to this file and exit. Counts with --config.")
-		s.BoolVar(&f.cleanup, "cleanup", false, "Remove what a proxy of any mode left in the kernel and exit. Counts with --config.")
+		s.BoolVar(&f.cleanup, "cleanup", false, "Remove the nftables tables of a proxy, also those of kube-proxy, and exit. Counts with --config.")
 		s.BoolVar(&f.initOnly, "init-only", false, "Do what needs privileges at start and exit; afterwards CAP_NET_ADMIN is enough. Counts with --config.")
 		s.StringVar(&f.conf.HostnameOverride, "hostname-override", "", "Name of this node; the host name if empty. Counts with --config.")
 		s.StringVar(&f.master, "master", "", "URL of the API server, overrides that of the kubeconfig. Counts with --config.")

@@ -21,6 +21,8 @@ type Options struct {
 	Flags func() map[string]string
 	// State writes what is programmed, as text. Without it there is no /debug/state.
 	State func(io.Writer) error
+	// NoStatusz leaves /statusz out (feature gate ComponentStatusz).
+	NoStatusz bool
 	// BinaryVersion and EmulationVersion are for /statusz: that of the program, and the "major.minor" of the Kubernetes
 	// whose behaviour it has.
 	BinaryVersion, EmulationVersion string
@@ -58,7 +60,9 @@ func Handler(o Options) http.Handler {
 	if o.Profiling {
 		installProfiling(m)
 	}
-	m.Handle("/statusz", statusz(&o, slices.Clone(m.folders)))
+	if !o.NoStatusz {
+		m.Handle("/statusz", statusz(&o, slices.Clone(m.folders)))
+	}
 	return m
 }
 

@@ -65,7 +65,7 @@ func TestSeriesAtTheStart(t *testing.T) {
 		SyncDuration: 2, FullSyncDuration: 2, PartialSyncDuration: 2, NetworkProgramming: 2, ConntrackDuration: 2,
 		SyncFailures: 2, CleanupFailures: 2, ConntrackDeleted: 2, HealthzAnswers: 2, LivezAnswers: 2,
 		EndpointChanges: 1, EndpointChangesPending: 1, ServiceChanges: 1, ServiceChangesPending: 1,
-		Programmed: 2, TableRepairs: 2, ApplyOperations: 2, FullSyncs: 10, AffinitySwept: 2,
+		Programmed: 2, TableRepairs: 2, ApplyOperations: 2, FullSyncs: 8, AffinitySwept: 2,
 	} {
 		if got[name] != series {
 			t.Errorf("%s has %d series, want %d", name, got[name], series)
@@ -167,10 +167,10 @@ func TestGaugesAndCounters(t *testing.T) {
 		AffinitySwept:    {"counter", "Session affinity entries removed because their endpoint is gone.", `{ip_family="IPv4"} 0|{ip_family="IPv6"} 9`},
 		ManifestProblems: {"gauge", "Problems in the manifests that were read last.", ` 4`},
 		FullSyncs: {"counter", "Full syncs by reason.",
-			`{ip_family="IPv4",reason="audit"} 0|{ip_family="IPv4",reason="error"} 1|{ip_family="IPv4",reason="foreign"} 0|` +
-				`{ip_family="IPv4",reason="mode"} 0|{ip_family="IPv4",reason="start"} 0|` +
-				`{ip_family="IPv6",reason="audit"} 0|{ip_family="IPv6",reason="error"} 0|{ip_family="IPv6",reason="foreign"} 0|` +
-				`{ip_family="IPv6",reason="mode"} 0|{ip_family="IPv6",reason="start"} 0`},
+			`{ip_family="IPv4",reason="error"} 1|{ip_family="IPv4",reason="foreign"} 0|` +
+				`{ip_family="IPv4",reason="layout"} 0|{ip_family="IPv4",reason="start"} 0|` +
+				`{ip_family="IPv6",reason="error"} 0|{ip_family="IPv6",reason="foreign"} 0|` +
+				`{ip_family="IPv6",reason="layout"} 0|{ip_family="IPv6",reason="start"} 0`},
 	} {
 		text := head(name, c.kind, c.help)
 		for s := range strings.SplitSeq(c.series, "|") {

@@ -44,8 +44,7 @@ const (
 	ReasonStart   FullSyncReason = "start"   // the first sync of the process
 	ReasonError   FullSyncReason = "error"   // the sync before it failed
 	ReasonForeign FullSyncReason = "foreign" // somebody else changed what is ours
-	ReasonMode    FullSyncReason = "mode"    // the proxy mode changed
-	ReasonAudit   FullSyncReason = "audit"   // the kernel was found to differ from what should be
+	ReasonLayout  FullSyncReason = "layout"  // rules for the whole node are others, or a map became too small
 )
 
-var reasons = []FullSyncReason{ReasonStart, ReasonError, ReasonForeign, ReasonMode, ReasonAudit}
+var reasons = []FullSyncReason{ReasonStart, ReasonError, ReasonForeign, ReasonLayout}

@@ -24,43 +24,30 @@ func (r *remembered) number() uint32 { return binary.NativeEndian.Uint32(r.key) 
 
 // sweep deletes the memory of clients whose endpoint is no longer in the pool. It reads the affinity map, so it is done only if a
 // Service with affinity lost an endpoint, or after a rebuild.
-func (b *Backend) sweep() error {
+func (b *Backend) sweep() (forgotten int, err error) {
 	t := b.table
-	programs := t.stickyPrograms()
 	gone, err := b.kernel.remembered(t.sets.affinity, func(r *remembered) bool {
 		number := r.number() & numberBits
-		return (b.sweepAll || t.stale[number]) && !leadsSomewhere(programs[number], r)
+		return (b.sweepAll || t.stale[number]) && !leadsSomewhere(t.byNumber[number], r)
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := b.forgetClients(gone); err != nil {
-		return err
+		return 0, err
 	}
 	b.sweepAll = false
 	clear(t.stale)
-	return nil
-}
-
-// stickyPrograms lists the Services with affinity by number.
-func (t *table) stickyPrograms() map[uint32]*programmed {
-	out := map[uint32]*programmed{}
-	for _, p := range t.programs {
-		if p.service.Affinity > 0 {
-			out[p.number] = p
-		}
-	}
-	return out
+	return len(gone), nil
 }
 
 // carryOver adds the clients that the table in the kernel remembers to a transaction that replaces it.
 func (b *Backend) carryOver(t *table, tx *transaction) error {
-	programs := t.stickyPrograms()
-	if len(programs) == 0 {
+	if len(t.byNumber) == 0 {
 		return nil
 	}
 	clients, err := b.kernel.remembered(t.sets.affinity, func(r *remembered) bool {
-		return leadsSomewhere(programs[r.number()&numberBits], r)
+		return leadsSomewhere(t.byNumber[r.number()&numberBits], r)
 	})
 	for _, c := range clients {
 		tx.add(element{set: t.sets.affinity, key: c.key, value: c.value, more: &details{timeout: c.timeout, expires: c.expires}}, -1)

@@ -86,9 +86,7 @@ func (b *Backend) Apply(_ context.Context, s *proxy.State) (proxy.Report, error)
 		b.Forget()
 		return proxy.Report{}, err
 	}
-	more, err := b.tidy()
-	report.Operations += more
-	if err != nil {
+	if err := b.tidy(&report); err != nil {
 		return report, err
 	}
 	report.Rejected = b.rejections(s)
@@ -112,27 +110,28 @@ func (b *Backend) apply(s *proxy.State) (proxy.Report, error) {
 const underWay = time.Millisecond
 
 // tidy removes what only packets still needed that were under way when a State was committed, and then what such packets may have
-// learnt: a client sent to an endpoint just before that went is remembered just after. It returns the number of operations.
-func (b *Backend) tidy() (int, error) {
+// learnt: a client sent to an endpoint just before that went is remembered just after.
+func (b *Backend) tidy(report *proxy.Report) error {
 	late, sweep := &b.table.late, len(b.table.stale) > 0 || b.sweepAll
 	if late.empty() && !sweep {
-		return 0, nil
+		return nil
 	}
 	b.sleep(underWay)
-	n := late.operations()
+	report.Operations += late.operations()
 	if err := b.commit(late); err != nil {
 		b.Forget()
-		return 0, fmt.Errorf("remove addresses that went out of use: %w", err)
+		return fmt.Errorf("remove addresses that went out of use: %w", err)
 	}
 	*late = transaction{}
 	if !sweep {
-		return n, nil
+		return nil
 	}
-	if err := b.sweep(); err != nil {
+	var err error
+	if report.Forgotten, err = b.sweep(); err != nil {
 		// The State is programmed, but clients may be led to an endpoint that has gone: that must be mended by another Apply.
-		return n, fmt.Errorf("forget clients of endpoints that went: %w", err)
+		return fmt.Errorf("forget clients of endpoints that went: %w", err)
 	}
-	return n, nil
+	return nil
 }
 
 // commit sends a transaction and notes that it was carried out.

@@ -6,6 +6,6 @@
 // holds the endpoints of all Services by number and slot. A change is therefore a handful of elements, whatever the size of
 // the cluster. README.md beside this file draws the packet's way and says why the rules stand where they stand.
 //
-// The package is built as a straight line: render.go, class.go and chains.go turn a State into elements, chains and rules;
-// diff.go compares them with what was applied; encode.go and socket.go send the difference as one transaction.
+// The package is built as a straight line: service.go, class.go and chains.go turn a State into elements, chains and rules;
+// table.go and program.go compare them with what was applied; encode.go and socket.go send the difference as one transaction.
 package nftables

@@ -31,6 +31,12 @@ func (t *table) program(tx *transaction, name proxy.ServicePortName, s *proxy.Se
 	t.count(before, -1)
 	t.count(after, 1)
 	t.noteStale(before, after)
+	if before != nil {
+		delete(t.byNumber, before.number)
+	}
+	if s != nil && s.Affinity > 0 {
+		t.byNumber[after.number] = after
+	}
 	if after == nil {
 		t.numbers.release(name)
 		delete(t.programs, name)

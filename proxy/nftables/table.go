@@ -18,6 +18,7 @@ type table struct {
 	want     capacity // what the first State needs
 	state    *proxy.State
 	programs map[proxy.ServicePortName]*programmed
+	byNumber map[uint32]*programmed          // those with session affinity
 	excluded map[proxy.ServicePortName]error // Services that are left out, and why
 
 	numbers             *numbers
@@ -38,7 +39,7 @@ type table struct {
 func newTable(s *proxy.State, m *memory, excluded map[proxy.ServicePortName]error) *table {
 	t := &table{
 		writer: writer{family: s.Family, mark: s.Node.MasqueradeMark}, state: s,
-		programs: make(map[proxy.ServicePortName]*programmed, s.Services.Len()), excluded: excluded,
+		programs: make(map[proxy.ServicePortName]*programmed, s.Services.Len()), byNumber: map[uint32]*programmed{}, excluded: excluded,
 		numbers: newNumbers(s.Services.Len()), sticky: map[time.Duration][2]*set{}, stale: map[uint32]bool{},
 	}
 	if m == nil {

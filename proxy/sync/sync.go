@@ -118,9 +118,10 @@ func (l *Loop) apply(ctx context.Context, f *family, s *proxy.State) (again time
 		l.failed(ctx, f, err)
 		return 0, err
 	}
-	f.reason = metrics.ReasonError
+	f.reason = metrics.ReasonLayout
 	m.SyncSucceeded(f.Family, time.Now())
 	m.Applied(f.Family, report.Operations, len(report.Rejected))
+	m.AffinityEntriesSwept(f.Family, report.Forgotten)
 	l.options.Health.Updated(f.Family)
 	l.problems.rejected(logger, f.Family, report.Rejected)
 	if report.Operations > 0 {
@@ -144,6 +145,9 @@ func (l *Loop) rebuilt(f *family, upTo uint64, took time.Duration) {
 
 // failed tells everybody that a family's sync failed.
 func (l *Loop) failed(ctx context.Context, f *family, err error) {
+	if f.applied != nil {
+		f.reason = metrics.ReasonError
+	}
 	l.options.Metrics.SyncFailed(f.Family)
 	l.options.Health.Failed(f.Family, err)
 	klog.FromContext(ctx).Error(err, "Sync failed; the kernel keeps the rules of before, and the sync is tried again", "ipFamily", f.Family)
