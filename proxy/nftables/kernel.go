@@ -19,6 +19,8 @@ type kernel struct {
 	answer  []byte
 	// sent counts dump requests, whose answers are told apart by it. Batches number their messages from 0.
 	sent uint32
+	// unread tells that the socket may hold answers that nobody needs any longer.
+	unread bool
 }
 
 func newKernel(f proxy.Family, s socket, protect bool) *kernel {
@@ -73,6 +75,7 @@ func (k *kernel) deleteTable() error { return k.exchange(k.encoder.encodeDelete(
 
 // exchange sends a batch and reads what the kernel has against it.
 func (k *kernel) exchange(batch []byte) error {
+	k.drain()
 	if err := k.socket.send(batch); err != nil {
 		return explain(fmt.Errorf("send a batch of %d bytes: %w", len(batch), err))
 	}
@@ -90,15 +93,22 @@ func (k *kernel) exchange(batch []byte) error {
 // overrun the receive buffer: no answer means that the batch was committed.
 func (k *kernel) readFailures() (*refusal, error) {
 	var r *refusal
+	var lost error
 	for {
 		n, err := k.socket.receive(k.answer, false)
 		if errors.Is(err, unix.EAGAIN) {
-			return r, nil
+			if r != nil {
+				lost = nil // what was read is enough to know that nothing was done
+			}
+			return r, lost
 		}
-		if errors.Is(err, unix.ENOBUFS) && r != nil {
-			continue // more errors than fit: what was read is enough to know that nothing was done
+		if errors.Is(err, unix.ENOBUFS) {
+			// More errors than fit. The kernel tells that first; what did fit must be read, too, or it would be taken for the answer to the next batch.
+			lost = fmt.Errorf("read the answer to a batch: %w", err)
+			continue
 		}
 		if err != nil {
+			k.unread = true
 			return nil, fmt.Errorf("read the answer to a batch: %w", err)
 		}
 		err = eachMessage(k.answer[:n], func(m received) error {
@@ -116,7 +126,7 @@ func (k *kernel) readFailures() (*refusal, error) {
 			return nil
 		})
 		if err != nil {
-			return nil, fmt.Errorf("read the answer to a batch: %w", err)
+			lost = fmt.Errorf("read the answer to a batch: %w", err)
 		}
 	}
 }
@@ -180,6 +190,7 @@ func explain(err error) error {
 // request sends a dump request and calls fn for each message of the answer, the family header cut off. It returns ENOENT as it is:
 // there is no such table or set.
 func (k *kernel) request(typ, flags uint16, build func(a *attributes), fn func(m received, attributes []byte) error) error {
+	k.drain()
 	k.sent++
 	e := encoder{family: k.family}
 	e.begin(typ, flags, "", "")
@@ -195,9 +206,26 @@ func (k *kernel) request(typ, flags uint16, build func(a *attributes), fn func(m
 		if failed == nil {
 			failed = err
 		}
-		// Also a dump that is of no use must be read to its end: the kernel refuses the next one on this socket before that.
-		if done || err != nil && !errors.Is(err, errInterrupted) {
+		if done {
 			return failed
+		}
+		// Also a dump that was interrupted is read to its end.
+		if err != nil && !errors.Is(err, errInterrupted) {
+			k.unread = true
+			return failed
+		}
+	}
+}
+
+// drain reads what was left unread, so that it is not taken for the answer to what comes next. The kernel refuses a second dump on a socket
+// before the first was read to its end.
+func (k *kernel) drain() {
+	for k.unread {
+		_, err := k.socket.receive(k.answer, false)
+		if errors.Is(err, unix.EAGAIN) {
+			k.unread = false
+		} else if err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return
 		}
 	}
 }

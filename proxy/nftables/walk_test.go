@@ -39,6 +39,7 @@ type walker struct {
 	kernel  *fakeKernel
 	backend *Backend
 	state   *proxy.State
+	before  *proxy.State // the last one that the table was found to follow, while Applies fail
 	steps   int
 	seen    struct{ partial, full, replaced, known, mixed, packets int }
 }
