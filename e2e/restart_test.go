@@ -125,6 +125,26 @@ func TestRestartStopped(t *testing.T) {
 	s.close()
 }
 
+// TestRestartUDP has the endpoint of a UDP flow go while the proxy is down: the new process must see to it that the flow goes elsewhere.
+func TestRestartUDP(t *testing.T) {
+	c := newCluster(t)
+	c.serve("pod-1", "pod-2")
+	dns := newService(3, "dns")
+	c.set(c.with(dns, on("pod-1"))...)
+	p := c.start()
+	var flows []*lab.Flow
+	for _, f := range proxy.Families {
+		flows = append(flows, flow(t, c, "client", dns, proxy.NodePort, f))
+		reaches(t, flows[len(flows)-1], "pod-1")
+	}
+	p.kill()
+	c.set(c.with(dns, on("pod-2"))...)
+	c.start()
+	for _, f := range flows {
+		reaches(t, f, "pod-2")
+	}
+}
+
 // TestCleanup removes everything with --cleanup, also twice.
 func TestCleanup(t *testing.T) {
 	c := newCluster(t)
