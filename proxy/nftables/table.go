@@ -165,7 +165,7 @@ func (t *table) update(next *proxy.State, retry []proxy.ServicePortName) (tx *tr
 	changes := hamt.Diff(t.state.Services, next.Services, func(a, b *proxy.Service) bool { return a == b })
 	need := t.used
 	for _, c := range changes {
-		if c.Had {
+		if c.Had && t.programs[c.Key] != nil { // what is left out does not count
 			need.count(c.Old, -1)
 		}
 		if c.Has {
