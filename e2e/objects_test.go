@@ -31,7 +31,7 @@ func newService(i int, name string, parts ...part) *v1.Service {
 	s.Spec.IPFamilyPolicy = new(v1.IPFamilyPolicyRequireDualStack)
 	s.Spec.ClusterIPs = []string{fmt.Sprintf("10.96.0.%d", i), fmt.Sprintf("fd00:10:96::%x", i)}
 	s.Spec.ClusterIP = s.Spec.ClusterIPs[0]
-	s.Spec.ExternalIPs = []string{fmt.Sprintf("192.168.60.%d", 100+i), fmt.Sprintf("fd60::1:%x", i)}
+	s.Spec.ExternalIPs = []string{fmt.Sprintf("192.168.60.%d", 100+i), fmt.Sprintf("fd60::%x", 256+i)}
 	s.Status.LoadBalancer.Ingress = []v1.LoadBalancerIngress{{IP: fmt.Sprintf("192.168.60.%d", i)}, {IP: fmt.Sprintf("fd60::%x", i)}}
 	s.Spec.InternalTrafficPolicy = new(v1.ServiceInternalTrafficPolicyCluster)
 	s.Spec.ExternalTrafficPolicy = v1.ServiceExternalTrafficPolicyCluster

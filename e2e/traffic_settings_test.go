@@ -177,13 +177,14 @@ func index(f proxy.Family) int {
 func TestExternalIPsOff(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
+	c.strays()
 	c.serve("pod-2")
 	s := newService(1, "web")
 	c.set(c.with(s, on("pod-2"))...)
 	c.start("--feature-gates=AllowServiceExternalIPs=false")
 	var probes []probe
-	for _, origin := range []string{localPod, thisNode, outside} {
-		probes = append(probes, c.bothFamilies("external IP from "+origin, c.from(origin), c.of(s, proxy.ExternalIP), dropped)...)
+	for _, origin := range insiders {
+		probes = append(probes, c.bothFamilies("external IP from "+origin, c.from(origin), c.of(s, proxy.ExternalIP), passed())...)
 		probes = append(probes, c.bothFamilies("load-balancer IP from "+origin, c.from(origin), c.of(s, proxy.LoadBalancerIP), masqueraded("pod-2"))...)
 	}
 	c.probe(t, probes...)
