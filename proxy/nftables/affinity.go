@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -100,7 +101,8 @@ func (k *kernel) remembered(affinity *set, keep func(*remembered) bool) (out []r
 		err = k.dump(affinity, func(e dumped) error {
 			r := remembered{key: e.key, value: e.value}
 			if len(e.key) > 4 && keep(&r) {
-				out = append(out, remembered{key: bytes.Clone(e.key), value: bytes.Clone(e.value), timeout: e.timeout, expires: e.expires})
+				// The kernel does not tell a timeout that is the map's own.
+				out = append(out, remembered{key: bytes.Clone(e.key), value: bytes.Clone(e.value), timeout: cmp.Or(e.timeout, affinity.timeout), expires: e.expires})
 			}
 			return nil
 		})

@@ -1,6 +1,10 @@
 package nftables
 
-import "errors"
+import (
+	"errors"
+
+	"turnout/proxy"
+)
 
 // classes gives each class a number, and remembers which chains were made for them.
 type classes struct {
@@ -8,16 +12,17 @@ type classes struct {
 	known      map[class]uint32  // those that chains were made for
 	made       map[string]bool   // chains of classes and pickers
 	dispatched map[string]bool   // names of classes that the dispatch map leads to
-	next       uint32
+	taken      map[uint32]bool   // numbers above next
+	next       uint32            // the lowest number that may be free
 }
 
 var errClasses = errors.New("more ways of treating frontends than the 4,095 that a table holds: too many different numbers of endpoints under policy Local")
 
 func newClasses(numbers map[string]uint32) *classes {
-	c := &classes{numbers: map[string]uint32{}, known: map[class]uint32{}, made: map[string]bool{}, dispatched: map[string]bool{}, next: 1}
+	c := &classes{numbers: map[string]uint32{}, known: map[class]uint32{}, made: map[string]bool{}, dispatched: map[string]bool{}, taken: map[uint32]bool{}, next: 1}
 	for name, v := range numbers {
 		c.numbers[name] = v
-		c.next = max(c.next, v+1)
+		c.taken[v] = true
 	}
 	return c
 }
@@ -30,6 +35,10 @@ func (c *classes) assign(x class) (v uint32, isNew bool, err error) {
 	name := x.name()
 	v, ok := c.numbers[name]
 	if !ok {
+		for c.taken[c.next] {
+			delete(c.taken, c.next)
+			c.next++
+		}
 		if v = c.next; v > maxClass {
 			return 0, false, errClasses
 		}
@@ -38,4 +47,18 @@ func (c *classes) assign(x class) (v uint32, isNew bool, err error) {
 	}
 	c.known[x] = v
 	return v, true, nil
+}
+
+// room tells that there are numbers for so many more classes. Numbers of classes that are no longer in use come free with a rebuild
+// only: packets may still be under way with them.
+func (c *classes) room(more int) bool { return int(c.next)+len(c.taken)+more <= maxClass+1 }
+
+// unknown adds the classes of a Service's frontends that have no chain yet.
+func (c *classes) unknown(to map[class]bool, s *proxy.Service) {
+	for i := range s.Frontends {
+		x := classOf(s, &s.Frontends[i])
+		if _, ok := c.known[x]; !ok {
+			to[x] = true
+		}
+	}
 }

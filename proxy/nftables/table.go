@@ -163,16 +163,17 @@ func (t *table) update(next *proxy.State, retry []proxy.ServicePortName) (tx *tr
 		return nil, false
 	}
 	changes := hamt.Diff(t.state.Services, next.Services, func(a, b *proxy.Service) bool { return a == b })
-	need := t.used
+	need, fresh := t.used, map[class]bool{}
 	for _, c := range changes {
 		if c.Had && t.programs[c.Key] != nil { // what is left out does not count
 			need.count(c.Old, -1)
 		}
 		if c.Has {
 			need.count(c.New, 1)
+			t.classes.unknown(fresh, c.New)
 		}
 	}
-	if !t.size.fits(need) {
+	if !t.size.fits(need) || !t.classes.room(len(fresh)) {
 		return nil, false
 	}
 	slices.SortFunc(changes, func(a, b hamt.Change[proxy.ServicePortName, *proxy.Service]) int { return a.Key.Compare(b.Key) })
