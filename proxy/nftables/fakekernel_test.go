@@ -27,7 +27,10 @@ type fakeKernel struct {
 	// element of a message it refuses.
 	refuse func(set string, e *fakeElement) syscall.Errno
 	mute   bool
-	made   int // tables
+	// refuseRule names rules that the kernel does not know how to carry out; noHooks is whether it lacks nat chains.
+	refuseRule func(text string) syscall.Errno
+	noHooks    bool
+	made       int // tables
 }
 
 // fakeSocket is one process's socket to a fakeKernel.
@@ -179,9 +182,9 @@ func (s *fakeSocket) message(m received) (errno syscall.Errno, offset int) {
 		case unix.NFT_MSG_NEWSET:
 			return t.newSet(a), 0
 		case unix.NFT_MSG_NEWCHAIN:
-			return t.newChain(a), 0
+			return s.kernel.newChain(t, a), 0
 		case unix.NFT_MSG_NEWRULE:
-			return t.newRule(a, s.text(m.sequence)), 0
+			return s.kernel.newRule(t, a, s.text(m.sequence)), 0
 		case unix.NFT_MSG_DELRULE:
 			return t.flushRules(a), 0
 		case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
@@ -223,7 +226,7 @@ func (t *fakeTable) newSet(a []byte) syscall.Errno {
 	return 0
 }
 
-func (t *fakeTable) newChain(a []byte) syscall.Errno {
+func (k *fakeKernel) newChain(t *fakeTable, a []byte) syscall.Errno {
 	c := &fakeChain{name: text(a, unix.NFTA_CHAIN_NAME), hook: string(attribute(a, unix.NFTA_CHAIN_HOOK))}
 	c.comment, _ = userdata.GetString(attribute(a, nftaChainUserdata), udataComment)
 	if old := t.chain(c.name); old != nil {
@@ -232,6 +235,9 @@ func (t *fakeTable) newChain(a []byte) syscall.Errno {
 		}
 		return 0
 	}
+	if k.noHooks && c.hook != "" {
+		return unix.EOPNOTSUPP
+	}
 	if len(c.name) >= 256 { // NFT_CHAIN_MAXNAMELEN
 		return unix.EINVAL
 	}
@@ -239,12 +245,17 @@ func (t *fakeTable) newChain(a []byte) syscall.Errno {
 	return 0
 }
 
-func (t *fakeTable) newRule(a []byte, text_ string) syscall.Errno {
+func (k *fakeKernel) newRule(t *fakeTable, a []byte, spelled string) syscall.Errno {
 	c := t.chain(text(a, unix.NFTA_RULE_CHAIN))
-	if c == nil || text_ == "" {
+	if c == nil || spelled == "" {
 		return unix.ENOENT
 	}
-	words := strings.Fields(text_)
+	if k.refuseRule != nil {
+		if errno := k.refuseRule(spelled); errno != 0 {
+			return errno
+		}
+	}
+	words := strings.Fields(spelled)
 	for i, w := range words {
 		switch {
 		case strings.HasPrefix(w, "@") && t.set(w[1:]) == nil:
@@ -253,7 +264,7 @@ func (t *fakeTable) newRule(a []byte, text_ string) syscall.Errno {
 			return unix.ENOENT
 		}
 	}
-	c.rules = append(c.rules, fakeRule{text_, words, bytes.Clone(attribute(a, unix.NFTA_RULE_EXPRESSIONS))})
+	c.rules = append(c.rules, fakeRule{spelled, words, bytes.Clone(attribute(a, unix.NFTA_RULE_EXPRESSIONS))})
 	return 0
 }
 

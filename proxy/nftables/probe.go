@@ -40,7 +40,7 @@ func missing(what string) string {
 		{"numgen ", "CONFIG_NFT_NUMGEN (module nft_numgen)"},
 		{"masquerade", "CONFIG_NFT_MASQ (module nft_masq)"},
 		{"reject", "CONFIG_NFT_REJECT (module nft_reject)"},
-		{"dnat ", "CONFIG_NFT_NAT (module nft_nat)"},
+		{"dnat ip", "CONFIG_NFT_NAT (module nft_nat)"},
 		{"ct ", "CONFIG_NFT_CT (module nft_ct)"},
 		{"add chain nat-", "CONFIG_NFT_NAT (module nft_chain_nat)"},
 	} {
