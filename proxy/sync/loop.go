@@ -2,6 +2,7 @@ package sync
 
 import (
 	"context"
+	"slices"
 	gosync "sync"
 	"sync/atomic"
 	"time"
@@ -138,7 +139,8 @@ func (l *Loop) wait(ctx context.Context, last time.Time, again, failing time.Dur
 	return l.coalesce(ctx, last.Add(max(t.MinPeriod, min(failing, changeRetry))))
 }
 
-// coalesce waits until no change has come for a while, but not for too long, and in any case until a point in time.
+// coalesce waits until no change has come for a while, but not for too long, and in any case until a point in time. A table that somebody
+// else changed is repaired without a quiet moment: as long as it is gone, the kernel translates nothing.
 func (l *Loop) coalesce(ctx context.Context, notBefore time.Time) bool {
 	t := l.options.Timing
 	deadline := time.NewTimer(max(t.MaxDelay, time.Until(notBefore)))
@@ -146,6 +148,9 @@ func (l *Loop) coalesce(ctx context.Context, notBefore time.Time) bool {
 	quiet := time.NewTimer(max(t.Quiet, time.Until(notBefore)))
 	defer quiet.Stop()
 	for {
+		if time.Until(notBefore) <= 0 && l.repairDue() {
+			return true
+		}
 		select {
 		case <-ctx.Done():
 			return false
@@ -157,6 +162,11 @@ func (l *Loop) coalesce(ctx context.Context, notBefore time.Time) bool {
 			quiet.Reset(max(t.Quiet, time.Until(notBefore)))
 		}
 	}
+}
+
+// repairDue tells that a table must be rebuilt now.
+func (l *Loop) repairDue() bool {
+	return slices.ContainsFunc(l.families, func(f *family) bool { rebuild, _ := f.foreign.begin(); return rebuild })
 }
 
 // Wake has the loop look for changes.
