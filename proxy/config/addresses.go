@@ -78,8 +78,8 @@ func (v *validator) clusterCIDRs() []netip.Prefix {
 		return nil
 	}
 	var prefixes []netip.Prefix
-	parts := strings.Split(v.conf.ClusterCIDR, ",")
-	for _, part := range parts {
+	parts := strings.SplitSeq(v.conf.ClusterCIDR, ",")
+	for part := range parts {
 		p, ok := parsePrefix(part)
 		if !ok {
 			v.add("clusterCIDR", "%q is not a CIDR; give one such as 10.244.0.0/16", part)

@@ -130,8 +130,7 @@ func wanted(flagType string) string {
 
 // cause says what is wrong with a value: only the reason, not the flag's name.
 func cause(value, flagType string, err error) string {
-	var invalid *pflag.InvalidValueError
-	if errors.As(err, &invalid) {
+	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		err = invalid.Unwrap()
 	}
 	switch {

@@ -8,7 +8,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	"k8s.io/kube-proxy/config/v1alpha1"
-	"k8s.io/utils/ptr"
 )
 
 // external is the API type that flags and the file are both brought into.
@@ -118,7 +117,7 @@ func setDefaults(c *external) {
 	c.APIVersion, c.Kind = v1alpha1.SchemeGroupVersion.String(), kind
 	for _, n := range numbers {
 		if p := n.at(c); *p == nil {
-			*p = ptr.To(n.def)
+			*p = new(n.def)
 		}
 	}
 	for _, i := range intervals {
@@ -136,7 +135,7 @@ func setDefaults(c *external) {
 	orDefault(&c.ClientConnection.QPS, defaultQPS)
 	orDefault(&c.ClientConnection.Burst, defaultBurst)
 	if c.IPTables.LocalhostNodePorts == nil {
-		c.IPTables.LocalhostNodePorts = ptr.To(true)
+		c.IPTables.LocalhostNodePorts = new(true)
 	}
 	if c.FeatureGates == nil {
 		c.FeatureGates = map[string]bool{}

@@ -39,7 +39,7 @@ func (c *Config) Watch(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-watcher.Errors:
+		case _ = <-watcher.Errors:
 		case <-watcher.Events:
 		}
 	}

@@ -2,6 +2,7 @@ package desired
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -16,10 +17,7 @@ import (
 
 // contents copies a map, since cmp cannot look into it.
 func contents[K comparable, V any](m hamt.Map[K, V]) map[K]V {
-	out := make(map[K]V, m.Len())
-	for k, v := range m.All() {
-		out[k] = v
-	}
+	out := maps.Collect(m.All())
 	if len(out) != m.Len() {
 		panic("a map's length is not the number of its entries")
 	}

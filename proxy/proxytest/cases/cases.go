@@ -122,7 +122,7 @@ func (c *Case) facts(manifests string) (*sync.FactsConfig, error) {
 		return nil, err
 	}
 	local := map[proxy.Family][]netip.Addr{}
-	for _, s := range strings.Fields(c.Text(Addresses)) {
+	for s := range strings.FieldsSeq(c.Text(Addresses)) {
 		a, err := netip.ParseAddr(s)
 		if err != nil {
 			return nil, err

@@ -218,7 +218,7 @@ ports: [{port: 8080}]
 			TypeMeta:    metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"},
 			ObjectMeta:  metav1.ObjectMeta{Name: "web-1", Namespace: "shop", Labels: map[string]string{"kubernetes.io/service-name": "web"}},
 			AddressType: discovery.AddressTypeIPv4,
-			Ports:       []discovery.EndpointPort{{Name: ptr.To(""), Protocol: ptr.To(v1.ProtocolTCP), Port: ptr.To[int32](8080)}},
+			Ports:       []discovery.EndpointPort{{Name: new(""), Protocol: ptr.To(v1.ProtocolTCP), Port: ptr.To[int32](8080)}},
 		},
 	}
 	var objects []metav1.Object

@@ -57,16 +57,16 @@ func merge(files map[string]content) (map[key]metav1.Object, []Problem) {
 	return objects, problems
 }
 
-// diff returns what leads from old to new, sorted: first what is set, then what is deleted.
-func diff(old, new map[key]metav1.Object) []change {
+// diff returns what leads from one to the other, sorted: first what is set, then what is deleted.
+func diff(before, after map[key]metav1.Object) []change {
 	var set, deleted []change
-	for k, o := range new {
-		if last, ok := old[k]; !ok || last != o && !equality.Semantic.DeepEqual(last, o) {
+	for k, o := range after {
+		if last, ok := before[k]; !ok || last != o && !equality.Semantic.DeepEqual(last, o) {
 			set = append(set, change{k, o})
 		}
 	}
-	for k := range old {
-		if _, ok := new[k]; !ok {
+	for k := range before {
+		if _, ok := after[k]; !ok {
 			deleted = append(deleted, change{key: k})
 		}
 	}
