@@ -35,11 +35,14 @@ func (c *Config) Watch(ctx context.Context) error {
 		if err == nil && len(now) > 0 && !bytes.Equal(c.contents, now) {
 			return fmt.Errorf("%w: %s", ErrChanged, c.ConfigFile)
 		}
-		// Whatever happened in the folder, and also if events were lost: only the contents count.
+		// Whatever happened in the folder, and also if events were lost (ErrEventOverflow): only the contents count.
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case _ = <-watcher.Errors:
+		case err := <-watcher.Errors:
+			if err != nil && !errors.Is(err, fsnotify.ErrEventOverflow) {
+				return fmt.Errorf("watch %s: %w", c.ConfigFile, err)
+			}
 		case <-watcher.Events:
 		}
 	}
