@@ -14,10 +14,10 @@ import (
 // willing is a kernel that takes every batch and has nothing to say.
 type willing struct{ bytes int }
 
-func (w *willing) send(b []byte) error              { w.bytes += len(b); return nil }
+func (w *willing) send(b []byte) error             { w.bytes += len(b); return nil }
 func (*willing) receive([]byte, bool) (int, error) { return 0, unix.EAGAIN }
-func (*willing) portID() uint32                     { return 1 }
-func (*willing) close() error                       { return nil }
+func (*willing) portID() uint32                    { return 1 }
+func (*willing) close() error                      { return nil }
 
 // versionOf returns a version of a Service with endpoints on other nodes; another version has one of them replaced.
 func versionOf(i, version int) *proxy.Service {

@@ -23,6 +23,8 @@ type fakeKernel struct {
 	tables map[string]*fakeTable
 	// batches counts those that were carried out, and sent all that arrived.
 	batches, sent int
+	// generations are our table as it was before and after each batch that was carried out.
+	generations []*fakeTable
 	// refuse names elements that the kernel does not accept, for a reason of its own; mute is whether it keeps quiet about which
 	// element of a message it refuses.
 	refuse func(set string, e *fakeElement) syscall.Errno
@@ -136,10 +138,10 @@ func (s *fakeSocket) batch(b []byte) error {
 	}
 	failed, ended := false, false
 	err := eachMessage(b, func(m received) error {
-		switch {
-		case m.typ == unix.NFNL_MSG_BATCH_BEGIN:
+		switch m.typ {
+		case unix.NFNL_MSG_BATCH_BEGIN:
 			return nil
-		case m.typ == unix.NFNL_MSG_BATCH_END:
+		case unix.NFNL_MSG_BATCH_END:
 			ended = true
 			return nil
 		}
@@ -154,6 +156,7 @@ func (s *fakeSocket) batch(b []byte) error {
 		return err
 	}
 	k.batches++
+	k.generations = append(k.generations, k.tables[TableName])
 	return nil
 }
 

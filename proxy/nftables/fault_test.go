@@ -89,6 +89,7 @@ func (f *faulty) receive(b []byte, wait bool) (int, error) {
 func TestFaults(t *testing.T) {
 	for _, f := range proxy.Families {
 		t.Run(f.String(), func(t *testing.T) {
+			t.Parallel()
 			w := &walker{t: t, rng: rand.New(rand.NewPCG(11, uint64(f))), kernel: newFakeKernel(f)}
 			faults := &faulty{rng: w.rng, seen: map[string]int{}}
 			start := func() {
@@ -272,7 +273,7 @@ func TestOverrun(t *testing.T) {
 		name string
 		want error
 	}{{"bad", unix.ENOBUFS}, {"good", unix.ENOBUFS}, {"bad", unix.ERANGE}, {"good", nil}} {
-		over.armed = row.want == unix.ENOBUFS
+		over.armed = errors.Is(row.want, unix.ENOBUFS)
 		tx := newTable(proxytest.NewState(proxy.IPv4, service(row.name)), nil, map[proxy.ServicePortName]error{}).build(replace)
 		if err := b.kernel.commit(tx); !errors.Is(err, row.want) {
 			// What was read of a refusal is as good as being told that something was lost.

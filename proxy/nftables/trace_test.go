@@ -27,6 +27,7 @@ type tracer struct {
 	split    int
 	packet   proxytest.Packet
 	mark     uint32 // the bit that asks for masquerading
+	lookups  int    // the most that a way had
 	results  []traced
 	failures []string
 }
@@ -362,6 +363,7 @@ func (t *tracer) lookup(w *walk, name string, key []byte) *fakeElement {
 		table = t.old
 	}
 	w.lookups++
+	t.lookups = max(t.lookups, w.lookups)
 	s := table.set(strings.TrimPrefix(name, "@"))
 	if s == nil {
 		t.fail("no set %s", name)

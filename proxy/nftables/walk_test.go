@@ -19,6 +19,7 @@ func TestWalk(t *testing.T) {
 	for _, f := range proxy.Families {
 		for seed := range uint64(2) {
 			t.Run(fmt.Sprintf("%s/%d", f, seed), func(t *testing.T) {
+				t.Parallel()
 				w := newWalker(t, f, seed)
 				for range 40 {
 					w.step()
@@ -62,9 +63,12 @@ func (w *walker) step() {
 	case 1:
 		w.backend.Forget()
 	}
-	before, beforeState := w.kernel.tables[TableName], w.state
+	before := w.state
+	w.kernel.generations = []*fakeTable{w.kernel.tables[TableName]}
 	w.apply(proxytest.Mutate(w.rng, w.state, 1+w.rng.IntN(4)))
-	w.checkMixed(before, beforeState)
+	for i, g := range w.kernel.generations[1:] {
+		w.checkMixed(w.kernel.generations[i], g, before)
+	}
 }
 
 func (w *walker) apply(s *proxy.State) {
@@ -172,11 +176,10 @@ func (w *walker) checkNothingToDo() {
 	}
 }
 
-// checkMixed follows packets that meet the last commit on their way: they are treated as before it or as after it, and if both
+// checkMixed follows packets that meet a commit on their way: they are treated as before it or as after it, and if both
 // mean to be forwarded, they are forwarded to one of the endpoints before or after.
-func (w *walker) checkMixed(before *fakeTable, beforeState *proxy.State) {
+func (w *walker) checkMixed(before, after *fakeTable, beforeState *proxy.State) {
 	w.t.Helper()
-	after := w.kernel.tables[TableName]
 	if before.made != after.made {
 		w.seen.replaced++
 		return // in a table that was replaced, packets on their way find nothing any longer
@@ -188,8 +191,9 @@ func (w *walker) checkMixed(before *fakeTable, beforeState *proxy.State) {
 			continue
 		}
 		w.seen.mixed++
-		for split := range 8 {
+		for split, most := 0, 0; split <= most; split++ {
 			tr := traceMixed(w.state.Family, before, after, split, p)
+			most = tr.lookups
 			for _, r := range tr.results {
 				if problem := w.mixture(r, a, b, beforeState); problem != "" {
 					w.t.Fatalf("step %d, commit after lookup %d: %v: %s: before %v, after %v\n%s", w.steps, split, p, problem, a, b,
