@@ -1,9 +1,12 @@
 package kube
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/url"
 	"regexp"
 	"sync"
 	"time"
@@ -20,9 +23,9 @@ type resource struct {
 }
 
 var (
-	services       = resource{"", "services", "nothing is written to the kernel before they are known"}
-	endpointSlices = resource{"discovery.k8s.io", "endpointslices", "nothing is written to the kernel before they are known"}
-	serviceCIDRs   = resource{"networking.k8s.io", "servicecidrs", "everything works, but connections to cluster IPs that no Service has are not rejected"}
+	services       = resource{"", "services", "the rules in the kernel stay as they are"}
+	endpointSlices = resource{"discovery.k8s.io", "endpointslices", "the rules in the kernel stay as they are"}
+	serviceCIDRs   = resource{"networking.k8s.io", "servicecidrs", "everything works, but packets to cluster IPs that no Service has are not dropped"}
 	nodes          = resource{"", "nodes", "the node's addresses, zone and taints are not followed"}
 )
 
@@ -43,11 +46,16 @@ const (
 	unauthorized
 	notServed
 	unreachable
+	untrusted
 	other
 )
 
 func causeOf(err error) cause {
+	var certificate *tls.CertificateVerificationError
+	var connection *net.OpError
 	switch {
+	case unanswered(err) && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
+		return unreachable // such as a load balancer on this node that has no API server to go to
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), apierrors.IsResourceExpired(err), apierrors.IsGone(err):
 		return closed
 	case apierrors.IsForbidden(err):
@@ -58,8 +66,18 @@ func causeOf(err error) cause {
 		return notServed
 	case utilnet.IsConnectionRefused(err), utilnet.IsConnectionReset(err), utilnet.IsTimeout(err), utilnet.IsNoRoutesError(err):
 		return unreachable
+	case errors.As(err, &connection) && connection.Op == "dial":
+		return unreachable // such as a name that DNS does not know
+	case errors.As(err, &certificate):
+		return untrusted
 	}
 	return other
+}
+
+// unanswered reports whether a request failed before any of its answer came.
+func unanswered(err error) bool {
+	var request *url.Error
+	return errors.As(err, &request)
 }
 
 // deniedVerb finds the verb in the API server's answer.
@@ -80,6 +98,8 @@ func (c cause) remedy(r resource, err error) string {
 		return fmt.Sprintf("the API server does not serve %s; it may be too old or have the API switched off", r)
 	case unreachable:
 		return "the API server cannot be reached; see whether the address in the kubeconfig or --master is right and the network works"
+	case untrusted:
+		return "the certificate of the API server is not valid for this address, or not signed by the certificate-authority in the kubeconfig"
 	}
 	return ""
 }

@@ -11,9 +11,6 @@ import (
 	networking "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	coreinformers "k8s.io/client-go/informers/core/v1"
-	discoveryinformers "k8s.io/client-go/informers/discovery/v1"
-	networkinginformers "k8s.io/client-go/informers/networking/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -61,7 +58,7 @@ type watch struct {
 }
 
 // Run watches until ctx ends and returns nil then. Whatever the API server refuses is logged and tried again, with random delays
-// that grow to half a minute and more; ServiceCIDRs and the Node may be refused for ever, Services and EndpointSlices are needed
+// that grow to a minute, or to ten seconds if it cannot be reached at all; ServiceCIDRs and the Node may be refused for ever, Services and EndpointSlices are needed
 // for Synced. Run may be called once.
 func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 	logger := klog.FromContext(ctx)
@@ -105,7 +102,7 @@ func (w *watch) prepare(report *reporter, logger klog.Logger) (cache.ResourceEve
 func (s *Source) watches(sink source.Sink) []watch {
 	list := []watch{{
 		resource: services,
-		informer: coreinformers.NewFilteredServiceInformer(s.client, metav1.NamespaceAll, s.opts.Resync, nil, func(o *metav1.ListOptions) {
+		informer: newInformer(s, services, s.client.CoreV1().Services(metav1.NamespaceAll), &v1.Service{}, func(o *metav1.ListOptions) {
 			o.LabelSelector, o.FieldSelector = serviceLabels, serviceFields
 		}),
 		handler: deliver(sink.SetService, func(o name) {
@@ -114,14 +111,13 @@ func (s *Source) watches(sink source.Sink) []watch {
 		awaited: true,
 	}, {
 		resource: endpointSlices,
-		informer: discoveryinformers.NewFilteredEndpointSliceInformer(s.client, metav1.NamespaceAll, s.opts.Resync, nil, func(o *metav1.ListOptions) {
-			o.LabelSelector = sliceLabels
-		}),
+		informer: newInformer(s, endpointSlices, s.client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), &discovery.EndpointSlice{},
+			func(o *metav1.ListOptions) { o.LabelSelector = sliceLabels }),
 		handler: deliver(sink.SetEndpointSlice, func(o name) { sink.DeleteEndpointSlice(o.Namespace, o.Name) }),
 		awaited: true,
 	}, {
 		resource: serviceCIDRs,
-		informer: networkinginformers.NewFilteredServiceCIDRInformer(s.client, s.opts.Resync, nil, nil),
+		informer: newInformer(s, serviceCIDRs, s.client.NetworkingV1().ServiceCIDRs(), &networking.ServiceCIDR{}, nil),
 		handler:  deliver(sink.SetServiceCIDR, func(o name) { sink.DeleteServiceCIDR(o.Name) }),
 	}}
 	if s.opts.NodeName != "" {
@@ -133,7 +129,7 @@ func (s *Source) watches(sink source.Sink) []watch {
 func (s *Source) watchNode(sink source.Sink) watch {
 	return watch{
 		resource: nodes,
-		informer: coreinformers.NewFilteredNodeInformer(s.client, s.opts.Resync, nil, func(o *metav1.ListOptions) {
+		informer: newInformer(s, nodes, s.client.CoreV1().Nodes(), &v1.Node{}, func(o *metav1.ListOptions) {
 			o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, s.opts.NodeName).String()
 		}),
 		handler: deliver(

@@ -3,7 +3,10 @@ package kube
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
+	"net"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -284,7 +287,7 @@ func TestServiceCIDRsForbidden(t *testing.T) {
 		log := c.log.GetBuffer().String()
 		for _, want := range []string{
 			"this user may not list servicecidrs.networking.k8s.io; bind it to the ClusterRole system:node-proxier, which grants that",
-			"everything works, but connections to cluster IPs that no Service has are not rejected",
+			"everything works, but packets to cluster IPs that no Service has are not dropped",
 			"alike since last logged",
 		} {
 			if !strings.Contains(log, want) {
@@ -344,6 +347,11 @@ func TestCausesAndRemedies(t *testing.T) {
 		"not served":             {apierrors.NewGenericServerResponse(404, "list", gr, "", "", 0, true), notServed, "does not serve endpointslices.discovery.k8s.io"},
 		"expired":                {apierrors.NewResourceExpired("x"), closed, ""},
 		"overloaded":             {apierrors.NewTooManyRequests("x", 1), other, ""},
+		"stream ended":           {io.ErrUnexpectedEOF, closed, ""},
+		"no answer":              {&url.Error{Op: "Get", Err: io.EOF}, unreachable, "cannot be reached"},
+		"no name": {
+			&url.Error{Op: "Get", Err: &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}},
+			unreachable, "whether the address in the kubeconfig or --master is right"},
 	}
 	for name, tt := range tests {
 		got := causeOf(tt.err)
