@@ -42,8 +42,10 @@ func HasPodCIDRs(n *v1.Node) bool { return len(n.Spec.PodCIDRs) > 0 || n.Spec.Po
 // says why, and the Node as it was last seen, which is nil if it never was.
 func WaitForNode(ctx context.Context, client kubernetes.Interface, name string, until func(*v1.Node) bool, timeout time.Duration) (*v1.Node, error) {
 	parent := ctx
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// No deadline: the client's rate limiter would refuse a request that it cannot let through before, and hide the reason.
+	defer time.AfterFunc(timeout, cancel).Stop()
 	tick := time.NewTicker(nodePollPeriod)
 	defer tick.Stop()
 	var last *v1.Node
@@ -68,6 +70,9 @@ func WaitForNode(ctx context.Context, client kubernetes.Interface, name string, 
 		}
 		if parent.Err() != nil {
 			return last, fmt.Errorf("wait for node %q: %w", name, parent.Err())
+		}
+		if reason == "" {
+			reason = unreachable.remedy(nodes, nil) // not one answer came
 		}
 		return last, fmt.Errorf("wait for node %q: not there after %v: %s", name, timeout, reason)
 	}

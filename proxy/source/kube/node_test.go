@@ -3,6 +3,8 @@ package kube
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,7 +13,9 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
 )
 
@@ -104,5 +108,37 @@ func TestWaitForNodeIsStopped(t *testing.T) {
 	})
 	if !errors.Is(err, context.Canceled) || took != 3*time.Second {
 		t.Errorf("stopped after %v with %v", took, err)
+	}
+}
+
+// roundTripper is an API server.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (r roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return r(req) }
+
+// TestWaitForNodeReason has a client whose requests are few: the last one cannot be sent before the wait is over. And one whose
+// requests are never answered.
+func TestWaitForNodeReason(t *testing.T) {
+	for want, server := range map[string]roundTripper{
+		"there is no Node of this name": func(*http.Request) (*http.Response, error) {
+			body := `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`
+			return &http.Response{StatusCode: http.StatusNotFound, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body))}, nil
+		},
+		"the API server cannot be reached": func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			client, err := kubernetes.NewForConfig(&rest.Config{Host: "http://192.0.2.1", Transport: server, QPS: 0.3, Burst: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			_, err = WaitForNode(t.Context(), client, "n1", HasIP, NodePatience)
+			if err == nil || !strings.Contains(err.Error(), want) || time.Since(start) != NodePatience {
+				t.Errorf("after %v got %v, want %q", time.Since(start), err, want)
+			}
+		})
 	}
 }
