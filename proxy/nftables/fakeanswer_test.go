@@ -138,7 +138,7 @@ func (s *fakeSocket) done(m received) {
 }
 
 // answer writes an element as the kernel dumps it: a timeout that is the set's own is not told.
-func (x *fakeElement) answer(set *fakeSet, to *attributes) {
+func (e *fakeElement) answer(set *fakeSet, to *attributes) {
 	item := to.nest(unix.NFTA_LIST_ELEM)
 	data := func(typ, inner uint16, write func()) {
 		outer := to.nest(typ)
@@ -147,20 +147,20 @@ func (x *fakeElement) answer(set *fakeSet, to *attributes) {
 		to.end(in)
 		to.end(outer)
 	}
-	data(unix.NFTA_SET_ELEM_KEY, unix.NFTA_DATA_VALUE, func() { to.raw(x.key) })
-	if x.chain != "" {
-		data(unix.NFTA_SET_ELEM_DATA, unix.NFTA_DATA_VERDICT, func() { to.str(unix.NFTA_VERDICT_CHAIN, x.chain) })
-	} else if x.value != nil {
-		data(unix.NFTA_SET_ELEM_DATA, unix.NFTA_DATA_VALUE, func() { to.raw(x.value) })
+	data(unix.NFTA_SET_ELEM_KEY, unix.NFTA_DATA_VALUE, func() { to.raw(e.key) })
+	if e.chain != "" {
+		data(unix.NFTA_SET_ELEM_DATA, unix.NFTA_DATA_VERDICT, func() { to.str(unix.NFTA_VERDICT_CHAIN, e.chain) })
+	} else if e.value != nil {
+		data(unix.NFTA_SET_ELEM_DATA, unix.NFTA_DATA_VALUE, func() { to.raw(e.value) })
 	}
-	if x.timeout != 0 && x.timeout != set.timeout {
-		to.u64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(x.timeout.Milliseconds()))
+	if e.timeout != 0 && e.timeout != set.timeout {
+		to.u64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(e.timeout.Milliseconds()))
 	}
-	if x.left != 0 {
-		to.u64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(x.left.Milliseconds()))
+	if e.left != 0 {
+		to.u64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(e.left.Milliseconds()))
 	}
-	if x.comment != "" {
-		to.bytes(unix.NFTA_SET_ELEM_USERDATA, userdata.AppendString(nil, userdata.NFTNL_UDATA_SET_ELEM_COMMENT, x.comment))
+	if e.comment != "" {
+		to.bytes(unix.NFTA_SET_ELEM_USERDATA, userdata.AppendString(nil, userdata.NFTNL_UDATA_SET_ELEM_COMMENT, e.comment))
 	}
 	to.end(item)
 }

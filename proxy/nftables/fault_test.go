@@ -66,7 +66,7 @@ func (f *faulty) receive(b []byte, wait bool) (int, error) {
 	}
 	n, err := f.socket.receive(b, wait)
 	switch {
-	case errors.Is(err, unix.EAGAIN) && (f.fails("garbage") || f.fails("garbage") || f.fails("garbage")):
+	case errors.Is(err, unix.EAGAIN) && f.fails("garbage"):
 		n = 1 + f.rng.IntN(60)
 		for i := range n {
 			b[i] = byte(f.rng.IntN(256))
@@ -112,7 +112,7 @@ func TestFaults(t *testing.T) {
 				for range 4 {
 					w.state = proxytest.Mutate(w.rng, w.state, 1+w.rng.IntN(3))
 					asked = append(asked, w.state)
-					faults.percent = 1 + w.rng.IntN(3)
+					faults.percent = 1 + w.rng.IntN(2)
 					if w.rng.IntN(6) == 0 {
 						start()
 					}
@@ -144,7 +144,7 @@ func TestFaults(t *testing.T) {
 				w.before = w.state
 			}
 			t.Logf("%d failures, %d successes, %v", failures, successes, faults.seen)
-			if failures < 40 || successes < 40 || len(faults.seen) < 13 {
+			if failures < 30 || successes < 30 || len(faults.seen) < 13 {
 				t.Errorf("%d failures and %d successes, by %v", failures, successes, faults.seen)
 			}
 		})

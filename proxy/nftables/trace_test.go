@@ -26,8 +26,7 @@ type tracer struct {
 	old, new *fakeTable
 	split    int
 	packet   proxytest.Packet
-	mark     uint32 // the bit that asks for masquerading
-	lookups  int    // the most that a way had
+	lookups  int // the most that a way had
 	results  []traced
 	failures []string
 }
@@ -65,8 +64,8 @@ func (k *fakeKernel) trace(p proxytest.Packet) *tracer {
 	return traceMixed(k.family, t, t, 0, p)
 }
 
-func traceMixed(f proxy.Family, old, new *fakeTable, split int, p proxytest.Packet) *tracer {
-	t := &tracer{family: f, old: old, new: new, split: split, packet: p}
+func traceMixed(f proxy.Family, before, after *fakeTable, split int, p proxytest.Packet) *tracer {
+	t := &tracer{family: f, old: before, new: after, split: split, packet: p}
 	w := walk{source: p.Source, to: netip.AddrPortFrom(p.Destination, p.Port), priority: 0x160003} // a priority that it brought along
 	hook := natPrerouting
 	if p.Interface == "" {
