@@ -59,7 +59,7 @@ func WaitForNode(ctx context.Context, client kubernetes.Interface, name string, 
 			last = n
 		}
 		// An answer that was cut short by the end of the wait says nothing new.
-		if now := whyNot(name, err); now != reason && ctx.Err() == nil {
+		if now := whyNot(err); now != reason && ctx.Err() == nil {
 			reason = now
 			klog.FromContext(ctx).Info("Waiting for the own Node", "node", name, "reason", reason, "atMost", timeout)
 		}
@@ -78,7 +78,7 @@ func WaitForNode(ctx context.Context, client kubernetes.Interface, name string, 
 	}
 }
 
-func whyNot(name string, err error) string {
+func whyNot(err error) string {
 	switch {
 	case err == nil:
 		return "its addresses or pod CIDRs are not there yet"

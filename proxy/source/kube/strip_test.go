@@ -13,14 +13,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/utils/ptr"
 )
 
 // noted is metadata as an API server gives it.
 func noted(labels, annotations map[string]string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Name: "a", Namespace: "b", UID: "c", ResourceVersion: "4", Generation: 5, GenerateName: "a-",
-		CreationTimestamp: metav1.NewTime(time.Unix(6, 0)), DeletionTimestamp: ptr.To(metav1.NewTime(time.Unix(7, 0))),
+		CreationTimestamp: metav1.NewTime(time.Unix(6, 0)), DeletionTimestamp: new(metav1.NewTime(time.Unix(7, 0))),
 		Labels: labels, Annotations: annotations, Finalizers: []string{"x"},
 		OwnerReferences: []metav1.OwnerReference{{Name: "x"}}, ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "x"}},
 	}
@@ -34,25 +33,25 @@ func kept(labels, annotations map[string]string) metav1.ObjectMeta {
 }
 
 func TestStrip(t *testing.T) {
-	class, ready := ptr.To("class"), ptr.To(true)
+	class, ready := new("class"), new(true)
 	spec := v1.ServiceSpec{
 		ClusterIP: "10.0.0.1", ClusterIPs: []string{"10.0.0.1"}, ExternalIPs: []string{"192.0.2.1"}, Type: v1.ServiceTypeLoadBalancer,
 		SessionAffinity: v1.ServiceAffinityClientIP, LoadBalancerSourceRanges: []string{"192.0.2.0/24"}, LoadBalancerClass: class,
 		ExternalTrafficPolicy: v1.ServiceExternalTrafficPolicyLocal, HealthCheckNodePort: 30001,
-		IPFamilies: []v1.IPFamily{v1.IPv4Protocol}, InternalTrafficPolicy: ptr.To(v1.ServiceInternalTrafficPolicyLocal),
+		IPFamilies: []v1.IPFamily{v1.IPv4Protocol}, InternalTrafficPolicy: new(v1.ServiceInternalTrafficPolicyLocal),
 	}
 	full, lean := spec, spec
 	full.Selector = map[string]string{"app": "x"}
-	full.Ports = []v1.ServicePort{{Name: "http", Protocol: v1.ProtocolTCP, Port: 80, NodePort: 30000, AppProtocol: ptr.To("http")}}
+	full.Ports = []v1.ServicePort{{Name: "http", Protocol: v1.ProtocolTCP, Port: 80, NodePort: 30000, AppProtocol: new("http")}}
 	lean.Ports = []v1.ServicePort{{Name: "http", Protocol: v1.ProtocolTCP, Port: 80, NodePort: 30000}}
 	balancer := v1.LoadBalancerStatus{Ingress: []v1.LoadBalancerIngress{{IP: "192.0.2.9"}}}
 
 	endpoint := discovery.Endpoint{
-		Addresses: []string{"10.1.0.1"}, NodeName: ptr.To("n1"), Conditions: discovery.EndpointConditions{Ready: ready, Serving: ready, Terminating: ready},
+		Addresses: []string{"10.1.0.1"}, NodeName: new("n1"), Conditions: discovery.EndpointConditions{Ready: ready, Serving: ready, Terminating: ready},
 		Hints: &discovery.EndpointHints{ForZones: []discovery.ForZone{{Name: "z"}}, ForNodes: []discovery.ForNode{{Name: "n1"}}},
 	}
 	fat := endpoint
-	fat.TargetRef, fat.Zone, fat.Hostname = &v1.ObjectReference{Name: "pod"}, ptr.To("z"), ptr.To("h")
+	fat.TargetRef, fat.Zone, fat.Hostname = &v1.ObjectReference{Name: "pod"}, new("z"), new("h")
 	fat.DeprecatedTopology = map[string]string{"a": "b"}
 	triggered := map[string]string{v1.EndpointsLastChangeTriggerTime: "2026-01-01T00:00:00Z"}
 	addresses := []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: "192.0.2.7"}}
@@ -70,12 +69,12 @@ func TestStrip(t *testing.T) {
 			&discovery.EndpointSlice{
 				ObjectMeta:  noted(map[string]string{discovery.LabelServiceName: "a", "app": "x"}, map[string]string{v1.EndpointsLastChangeTriggerTime: "2026-01-01T00:00:00Z", "x": "y"}),
 				AddressType: discovery.AddressTypeIPv4, Endpoints: []discovery.Endpoint{fat},
-				Ports: []discovery.EndpointPort{{Name: ptr.To("http"), Port: ptr.To[int32](80), AppProtocol: ptr.To("http")}},
+				Ports: []discovery.EndpointPort{{Name: new("http"), Port: new[int32](80), AppProtocol: new("http")}},
 			},
 			&discovery.EndpointSlice{
 				ObjectMeta:  kept(map[string]string{discovery.LabelServiceName: "a"}, triggered),
 				AddressType: discovery.AddressTypeIPv4, Endpoints: []discovery.Endpoint{endpoint},
-				Ports: []discovery.EndpointPort{{Name: ptr.To("http"), Port: ptr.To[int32](80)}},
+				Ports: []discovery.EndpointPort{{Name: new("http"), Port: new[int32](80)}},
 			},
 		},
 		"ServiceCIDR": {
@@ -112,7 +111,7 @@ func TestStoreIsLean(t *testing.T) {
 	s := &discovery.EndpointSlice{ObjectMeta: noted(nil, map[string]string{"x": strings.Repeat("y", 1000)})}
 	for range 100 {
 		s.Endpoints = append(s.Endpoints, discovery.Endpoint{
-			Addresses: []string{"10.1.0.1"}, Zone: ptr.To("zone"),
+			Addresses: []string{"10.1.0.1"}, Zone: new("zone"),
 			TargetRef: &v1.ObjectReference{Kind: "Pod", Namespace: "b", Name: "web-5d4f8c7b9-abcde", UID: "0f5e2f0e-5ee0-4f27-8c6c-3f0a8f8d0a3f"},
 		})
 	}
