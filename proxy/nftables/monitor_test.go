@@ -46,7 +46,7 @@ func watch(t *testing.T, own ...uint32) (reports <-chan Interference, stop func(
 		nft(t, "add table ip6 kube-proxy; delete table ip6 kube-proxy")
 		select {
 		case <-out:
-			drainReports(t, out)
+			drainReports(t, out, 0)
 			return out, stop
 		case err := <-ended:
 			t.Fatalf("watch: %v", err)
@@ -57,10 +57,14 @@ func watch(t *testing.T, own ...uint32) (reports <-chan Interference, stop func(
 	return nil, nil
 }
 
-// drainReports waits until there are no more reports.
-func drainReports(t *testing.T, reports <-chan Interference) (out []Interference) {
+// drainReports waits for so many reports, and then until there are no more.
+func drainReports(t *testing.T, reports <-chan Interference, some int) (out []Interference) {
 	t.Helper()
 	for {
+		idle := 50 * time.Millisecond
+		if len(out) < some {
+			idle = 5 * time.Second
+		}
 		select {
 		case i := <-reports:
 			if i.PID == 0 && i.What != "unknown" {
@@ -68,7 +72,7 @@ func drainReports(t *testing.T, reports <-chan Interference) (out []Interference
 			}
 			i.PID = 0
 			out = append(out, i)
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(idle):
 			return out
 		}
 	}
@@ -87,7 +91,7 @@ func TestKernelWatch(t *testing.T) {
 		defer stop()
 		check := func(name string, want ...Interference) {
 			t.Helper()
-			if diff := cmp.Diff(want, drainReports(t, reports)); diff != "" {
+			if diff := cmp.Diff(want, drainReports(t, reports, len(want))); diff != "" {
 				t.Errorf("%s: -want +got:\n%s", name, diff)
 			}
 		}
@@ -114,7 +118,7 @@ func TestKernelWatch(t *testing.T) {
 		nft(t, "add chain ip6 kube-proxy foreign; add set ip kube-proxy foreign { type ipv4_addr; }; add chain ip kube-proxy foreign")
 		check("one transaction for both", by(proxy.IPv6, "add chain"), by(proxy.IPv4, "add set"))
 		nft(t, "flush ruleset")
-		if got := drainReports(t, reports); len(got) != 2 || !strings.HasPrefix(got[0].What, "delete ") || got[0].Process != "nft" {
+		if got := drainReports(t, reports, 2); len(got) != 2 || !strings.HasPrefix(got[0].What, "delete ") || got[0].Process != "nft" {
 			t.Errorf("flush ruleset: %+v", got)
 		}
 		nft(t, "add table ip kube-proxy")
