@@ -69,12 +69,12 @@ func TestStrip(t *testing.T) {
 			&discovery.EndpointSlice{
 				ObjectMeta:  noted(map[string]string{discovery.LabelServiceName: "a", "app": "x"}, map[string]string{v1.EndpointsLastChangeTriggerTime: "2026-01-01T00:00:00Z", "x": "y"}),
 				AddressType: discovery.AddressTypeIPv4, Endpoints: []discovery.Endpoint{fat},
-				Ports: []discovery.EndpointPort{{Name: new("http"), Port: new[int32](80), AppProtocol: new("http")}},
+				Ports: []discovery.EndpointPort{{Name: new("http"), Port: new(int32(80)), AppProtocol: new("http")}},
 			},
 			&discovery.EndpointSlice{
 				ObjectMeta:  kept(map[string]string{discovery.LabelServiceName: "a"}, triggered),
 				AddressType: discovery.AddressTypeIPv4, Endpoints: []discovery.Endpoint{endpoint},
-				Ports: []discovery.EndpointPort{{Name: new("http"), Port: new[int32](80)}},
+				Ports: []discovery.EndpointPort{{Name: new("http"), Port: new(int32(80))}},
 			},
 		},
 		"ServiceCIDR": {
