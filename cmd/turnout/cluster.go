@@ -25,14 +25,17 @@ const (
 
 // newClusterFeed connects to the API server and waits for the own Node.
 func newClusterFeed(ctx context.Context, d *daemon) (*feed, error) {
-	c := d.cfg.Client
-	client, err := kube.NewClient(kube.ClientOptions{Kubeconfig: c.Kubeconfig, Master: c.Master, AcceptContentTypes: c.AcceptContentTypes,
-		ContentType: c.ContentType, QPS: c.QPS, Burst: c.Burst})
+	client, err := newClient(&d.cfg.Client)
+	if err != nil {
+		return nil, err
+	}
+	// Events have a rate limit of their own: hundreds of them, waiting for their turn, must not hold up lists.
+	forEvents, err := newClient(&d.cfg.Client)
 	if err != nil {
 		return nil, err
 	}
 	// The name that kube-proxy's events have: dashboards and scripts look for it.
-	recorder, err := kube.NewRecorder(ctx, client, "kube-proxy", d.nodeName)
+	recorder, err := kube.NewRecorder(ctx, forEvents, "kube-proxy", d.nodeName)
 	if err != nil {
 		return nil, fmt.Errorf("start recording events: %w", err)
 	}
@@ -50,6 +53,11 @@ func newClusterFeed(ctx context.Context, d *daemon) (*feed, error) {
 	}
 	f.node, err = waitForNode(ctx, client, d)
 	return f, err
+}
+
+func newClient(c *config.Client) (kubernetes.Interface, error) {
+	return kube.NewClient(kube.ClientOptions{Kubeconfig: c.Kubeconfig, Master: c.Master, AcceptContentTypes: c.AcceptContentTypes,
+		ContentType: c.ContentType, QPS: c.QPS, Burst: c.Burst})
 }
 
 func waitForNode(ctx context.Context, client kubernetes.Interface, d *daemon) (*v1.Node, error) {
