@@ -55,10 +55,10 @@ func (a *arena) take() []byte {
 	return b
 }
 
-// reserve makes room for n more bytes, so that appending does not move what was taken.
-func (a *arena) reserve(n int) {
-	if cap(a.block)-len(a.block) < n {
-		a.block, a.start = make([]byte, 0, max(arenaBlock, n)), 0
+// reserve makes room for a key or value, so that appending does not move what was taken.
+func (a *arena) reserve() {
+	if cap(a.block)-len(a.block) < longest {
+		a.block, a.start = make([]byte, 0, arenaBlock), 0
 	}
 }
 
@@ -84,7 +84,7 @@ const longest = 40
 
 // tuple is the key of a frontend: address (unless it is a NodePort), protocol, port.
 func (a *arena) tuple(k proxy.FrontendKey) []byte {
-	a.reserve(longest)
+	a.reserve()
 	a.putTuple(k)
 	return a.take()
 }
@@ -99,27 +99,27 @@ func (a *arena) putTuple(k proxy.FrontendKey) {
 
 // source is the key of an allowed source: a tuple and an address.
 func (a *arena) source(k proxy.FrontendKey, src netip.Addr) []byte {
-	a.reserve(longest)
+	a.reserve()
 	a.putTuple(k)
 	a.addr(src)
 	return a.take()
 }
 
 func (a *arena) numberKey(v uint32) []byte {
-	a.reserve(longest)
+	a.reserve()
 	a.number(v)
 	return a.take()
 }
 
 func (a *arena) slotKey(number, slot uint32) []byte {
-	a.reserve(longest)
+	a.reserve()
 	a.number(number)
 	a.number(slot)
 	return a.take()
 }
 
 func (a *arena) endpointKey(number uint32, v netip.AddrPort) []byte {
-	a.reserve(longest)
+	a.reserve()
 	a.number(number)
 	a.addr(v.Addr())
 	a.port(v.Port())
@@ -127,7 +127,7 @@ func (a *arena) endpointKey(number uint32, v netip.AddrPort) []byte {
 }
 
 func (a *arena) addrKey(v ...netip.Addr) []byte {
-	a.reserve(longest)
+	a.reserve()
 	for _, x := range v {
 		a.addr(x)
 	}
@@ -135,7 +135,7 @@ func (a *arena) addrKey(v ...netip.Addr) []byte {
 }
 
 func (a *arena) addrPort(v netip.AddrPort) []byte {
-	a.reserve(longest)
+	a.reserve()
 	a.addr(v.Addr())
 	a.port(v.Port())
 	return a.take()

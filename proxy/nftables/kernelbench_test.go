@@ -93,13 +93,13 @@ func benchSlice(i, endpoints int) *discovery.EndpointSlice {
 	s := &discovery.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Namespace: fmt.Sprintf("ns-%d", i/100), Name: fmt.Sprintf("service-%d-x", i), Labels: map[string]string{discovery.LabelServiceName: fmt.Sprintf("service-%d", i)}},
 		AddressType: discovery.AddressTypeIPv4,
-		Ports:       []discovery.EndpointPort{{Name: ptr.To("http"), Protocol: ptr.To(v1.ProtocolTCP), Port: ptr.To[int32](8080)}},
+		Ports:       []discovery.EndpointPort{{Name: new("http"), Protocol: ptr.To(v1.ProtocolTCP), Port: ptr.To[int32](8080)}},
 	}
 	for e := range endpoints {
 		n := i*(benchEndpoints+1) + e
 		s.Endpoints = append(s.Endpoints, discovery.Endpoint{
 			Addresses: []string{netip.AddrFrom4([4]byte{10, 128 | byte(n>>16), byte(n >> 8), byte(n)}).String()},
-			NodeName:  ptr.To(fmt.Sprintf("n%d", n%50)), Conditions: discovery.EndpointConditions{Ready: ptr.To(true)},
+			NodeName:  new(fmt.Sprintf("n%d", n%50)), Conditions: discovery.EndpointConditions{Ready: new(true)},
 		})
 	}
 	return s

@@ -132,11 +132,6 @@ func (c capacity) fits(need capacity) bool {
 	return need.frontends <= c.frontends && need.nodeports <= c.nodeports && need.endpoints <= c.endpoints && need.clusterIPs <= c.clusterIPs
 }
 
-// max returns the larger of each.
-func (c capacity) max(o capacity) capacity {
-	return capacity{max(c.frontends, o.frontends), max(c.nodeports, o.nodeports), max(c.endpoints, o.endpoints), max(c.clusterIPs, o.clusterIPs)}
-}
-
 // width is the length of a field in bytes as nft declares it, before padding to registers of 4 bytes.
 func (t datatype) width(f proxy.Family) int {
 	switch t {

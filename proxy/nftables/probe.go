@@ -26,8 +26,7 @@ func (k *kernel) probe() error {
 		return err
 	}
 	err = k.exchange(batch)
-	var r *refusal
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*refusal](err); ok {
 		return fmt.Errorf("the kernel refuses to %w%s", err, missing(r.failures[0].what))
 	}
 	return err

@@ -45,7 +45,7 @@ func (r *references) settle(used, unused *transaction, bytes *arena) {
 		if (c.before > 0) == (c.now > 0) {
 			continue
 		}
-		bytes.reserve(longest)
+		bytes.reserve()
 		for range r.fields {
 			bytes.addr(a)
 		}

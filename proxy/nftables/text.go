@@ -101,7 +101,7 @@ func (p printer) fieldTypes(fields []datatype) string {
 
 func (p printer) elements(s *set, list []element) []string {
 	out := make([]string, 0, len(list))
-	for i := 0; i < len(list); i++ {
+	for i := range list {
 		e := &list[i]
 		var text string
 		switch {
