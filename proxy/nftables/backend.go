@@ -96,14 +96,29 @@ func (b *Backend) Apply(_ context.Context, s *proxy.State) (proxy.Report, error)
 func (b *Backend) apply(s *proxy.State) (proxy.Report, error) {
 	if b.table != nil {
 		if tx, ok := b.table.update(s, b.due()); ok {
-			if err := b.commit(tx); err == nil {
-				return proxy.Report{Operations: tx.operations()}, nil
+			operations := tx.operations()
+			if err := b.commitInOrder(tx); err == nil {
+				return proxy.Report{Operations: operations}, nil
 			}
 			// Either the table is not what it was believed to be, or a Service is refused: the rebuild tells.
 		}
 		b.Forget()
 	}
 	return b.rebuild(s)
+}
+
+// commitInOrder sends an update: first the chains that it needs and the ways to them, which nothing leads to yet, and then the rest. A packet
+// walks the rules of one generation; were its frontend to lead it to a chain that is as new as that, it would find the chain empty and
+// leave untranslated.
+func (b *Backend) commitInOrder(tx *transaction) error {
+	if first := tx.takeObjects(b.table.sets.dispatch); !first.empty() {
+		// Not b.commit: numbers that the update frees are still in use.
+		if err := b.kernel.commit(first); err != nil {
+			return err
+		}
+		b.sleep(underWay)
+	}
+	return b.commit(tx)
 }
 
 // underWay is longer than a packet takes from the first hook to the last.

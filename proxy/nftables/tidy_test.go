@@ -60,7 +60,8 @@ func TestPacketsUnderWay(t *testing.T) {
 			want  []string
 		}{
 			{"start", service("10.244.1.2:80 local", "10.244.1.3:80 local"), []string{"wait"}},
-			{"an endpoint goes", service("10.244.1.2:80 local"), []string{"delete from endpoints, frontends, sticky-endpoints", "wait", "delete from hairpin"}},
+			{"an endpoint goes", service("10.244.1.2:80 local"), // The class for one endpoint is new.
+				[]string{"wait", "delete from endpoints, frontends, sticky-endpoints", "wait", "delete from hairpin"}},
 			{"nothing goes", service("10.244.1.2:80 local", "10.244.2.2:80"), []string{"delete from frontends"}},
 		} {
 			d.lines = nil

@@ -109,3 +109,17 @@ func (tx *transaction) size() int {
 	const object, element = 512, 128
 	return 4096 + object*(len(tx.sets)+2*len(tx.chains)+len(tx.rules)) + element*(tx.gone.len()+tx.new.len())
 }
+
+// takeObjects moves what an update adds besides elements, and the elements of the set that leads to chains, to a transaction of its own.
+func (tx *transaction) takeObjects(dispatch *set) *transaction {
+	first := &transaction{sets: tx.sets, chains: tx.chains, rules: tx.rules, owners: tx.owners}
+	tx.sets, tx.chains, tx.rules = nil, nil, nil
+	for i := range tx.new {
+		if tx.new[i].set == dispatch {
+			first.new = lists{tx.new[i]}
+			tx.new = slices.Delete(tx.new, i, i+1)
+			break
+		}
+	}
+	return first
+}

@@ -66,17 +66,18 @@ func unfair(r lab.LoadReport, servers []string, attempts int) string {
 }
 
 // affinity shows that each client stays with one endpoint, and that clients are spread all the same.
+// A client is known once its first packet has left the node, so connections are made one after the other.
 func (d *demo) affinity(ctx context.Context) error {
 	const attempts = 40
 	sources := d.lab.Client().Addrs[:3]
 	for _, source := range sources {
-		r := d.lab.Client().Load(ctx, proxy.TCP, cart, lab.LoadOptions{Attempts: attempts, Source: source})
+		r := d.lab.Client().Load(ctx, proxy.TCP, cart, lab.LoadOptions{Attempts: attempts, Parallel: 1, Source: source})
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		d.check(r.Failed == 0 && len(r.Servers) == 1, "%s -> %s TCP: %d connections all to %s", source, cart, attempts, names(r))
 	}
-	r := d.lab.Host("pod-1").Load(ctx, proxy.TCP, cart, lab.LoadOptions{Attempts: attempts})
+	r := d.lab.Host("pod-1").Load(ctx, proxy.TCP, cart, lab.LoadOptions{Attempts: attempts, Parallel: 1})
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
