@@ -66,7 +66,7 @@ func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 	defer group.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var awaited []cache.DoneChecker
+	var awaited, welcome []cache.DoneChecker
 	for _, w := range s.watches(sink) {
 		registration, err := w.prepare(s.report, logger)
 		if err != nil {
@@ -74,15 +74,28 @@ func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 		}
 		if w.awaited {
 			awaited = append(awaited, registration.HasSyncedChecker())
+		} else {
+			welcome = append(welcome, registration.HasSyncedChecker())
 		}
 		group.Go(func() { w.informer.RunWithContext(ctx) })
 	}
 	if cache.WaitFor(ctx, "", awaited...) {
+		waitBriefly(ctx, welcome)
 		logger.V(1).Info("All Services and EndpointSlices were delivered")
 		sink.Synced()
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// patience is how long Synced waits, once it could be called, for what may never come. ServiceCIDRs and the Node usually arrive with the rest; a
+// first sync without them would serve no NodePorts and know no zone for a moment.
+const patience = time.Second
+
+func waitBriefly(ctx context.Context, welcome []cache.DoneChecker) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	cache.WaitFor(ctx, "", welcome...)
 }
 
 // prepare connects the informer. What the registration calls synced was delivered, not only stored.

@@ -281,7 +281,9 @@ func TestServiceCIDRsForbidden(t *testing.T) {
 		})
 	}
 	run(t, Options{}, []runtime.Object{service("a", "10.0.0.1")}, refuse, func(_ context.Context, c *cluster) {
-		c.want("set service shop/a 10.0.0.1", "synced")
+		c.want("set service shop/a 10.0.0.1")
+		time.Sleep(patience)
+		c.want("synced")
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		log := c.log.GetBuffer().String()
