@@ -35,6 +35,14 @@ func (d *differ[K, V]) nodes(a, b *node[K, V], shift int) {
 }
 
 func (d *differ[K, V]) slots(a, b *node[K, V], shift int) {
+	if a.bitmap == b.bitmap {
+		for i := range a.slots {
+			if a.slots[i] != b.slots[i] {
+				d.slot(a.slots[i], b.slots[i], shift)
+			}
+		}
+		return
+	}
 	for h := range uint64(1 << fan) {
 		i, inA := a.index(h<<shift, shift)
 		j, inB := b.index(h<<shift, shift)

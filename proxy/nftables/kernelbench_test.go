@@ -159,13 +159,23 @@ func benchFirstSync(b *testing.B, n int) {
 	}
 }
 
-// BenchmarkEndpointChange measures one endpoint of any Service coming or going, from the tracker accepting the EndpointSlice to the commit's
-// return.
+// BenchmarkEndpointChange measures one endpoint coming or going, from the tracker accepting the EndpointSlice to the commit's return. The
+// changes are to 100 Services at every size, so that only the size of the cluster differs.
 func BenchmarkEndpointChange(b *testing.B) {
+	benchEndpointChange(b, func(rng *rand.Rand, n int) int { return rng.IntN(100) * (n / 100) })
+}
+
+// BenchmarkEndpointChangeAnywhere is the same with changes to any Service: in a large cluster it is one that the processor's caches do not
+// hold.
+func BenchmarkEndpointChangeAnywhere(b *testing.B) {
+	benchEndpointChange(b, func(rng *rand.Rand, n int) int { return rng.IntN(n) })
+}
+
+func benchEndpointChange(b *testing.B, draw func(rng *rand.Rand, n int) int) {
 	benchChange(b, func(n int) func(p *pipeline) func() {
 		rng, now := rand.New(rand.NewPCG(1, 1)), make([]int, n)
 		return func(p *pipeline) func() {
-			i := rng.IntN(n)
+			i := draw(rng, n)
 			if now[i] != 0 {
 				now[i] = 0
 			} else {

@@ -123,16 +123,13 @@ func (t *table) build(s start) *transaction {
 		t.addPicker(tx, picker{endpoints: n})
 	}
 	t.diffNode(tx, &proxy.Node{}, t.state.Node)
-	names := slices.SortedFunc(func(yield func(proxy.ServicePortName) bool) {
-		for name := range t.state.Services.All() {
-			if !yield(name) {
-				return
-			}
-		}
-	}, proxy.ServicePortName.Compare)
-	for _, name := range names {
-		service, _ := t.state.Services.Get(name)
-		t.program(tx, name, service)
+	services := make([]*proxy.Service, 0, t.state.Services.Len())
+	for _, s := range t.state.Services.All() {
+		services = append(services, s)
+	}
+	slices.SortFunc(services, func(a, b *proxy.Service) int { return a.Name.Compare(b.Name) })
+	for _, s := range services {
+		t.program(tx, s.Name, s)
 	}
 	t.settle(tx)
 	if s == refill {

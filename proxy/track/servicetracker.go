@@ -78,6 +78,9 @@ func (t *ServiceChangeTracker) Total() uint64 {
 func (t *ServiceChangeTracker) Snapshot() hamt.Map[proxy.ServiceName, *Service] {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if len(t.pending) == 0 {
+		return t.current
+	}
 	current := t.current.Edit()
 	for name, s := range t.pending {
 		if s == nil {
