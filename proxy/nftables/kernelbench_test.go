@@ -207,6 +207,7 @@ func BenchmarkServiceAdded(b *testing.B) {
 
 // benchChange times single changes: prepare makes the objects, and what it returns delivers them.
 func benchChange(b *testing.B, prepare func(n int) func(*pipeline) func()) {
+	var smallest time.Duration // the median at the first size, which the others are compared with
 	for _, n := range benchSizes {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
 			proxytest.InNamespace(b, func() {
@@ -226,6 +227,12 @@ func benchChange(b *testing.B, prepare func(n int) func(*pipeline) func()) {
 				}
 				b.ReportMetric(micro(quantile(took, 0.5)), "us/p50")
 				b.ReportMetric(micro(quantile(took, 0.99)), "us/p99")
+				if n == benchSizes[0] {
+					smallest = median(took)
+				}
+				if smallest > 0 {
+					b.ReportMetric(float64(median(took))/float64(smallest), "x-smallest")
+				}
 			})
 		})
 	}
