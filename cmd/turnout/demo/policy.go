@@ -29,20 +29,29 @@ func (d *demo) sources(ctx context.Context) error {
 		{"client", webNodePort, "NodePort, policy Cluster", false},
 		{"n1", web, "the node itself to a ClusterIP", false},
 	} {
-		o := d.lab.Host(row.from).Dial(proxy.TCP, row.to, lab.DialOptions{})
+		// A pod that is led back to itself is the case below.
+		o, err := d.reach(ctx, row.from, row.to, func(server string) bool { return server != row.from })
+		if err != nil {
+			return err
+		}
 		d.seen(row.from, row.to, row.what, o, row.kept)
 	}
 	d.progress("waiting for pod-1 to reach itself")
-	var o lab.Outcome
-	err := until(ctx, 5*time.Second, func() (bool, error) {
-		o = d.lab.Host("pod-1").Dial(proxy.TCP, web, lab.DialOptions{})
-		return o.Result != lab.Connected || o.Server == "pod-1", nil
-	})
+	o, err := d.reach(ctx, "pod-1", web, func(server string) bool { return server == "pod-1" })
 	if err != nil {
 		return err
 	}
 	d.seen("pod-1", web, "a pod to itself", o, false)
 	return nil
+}
+
+// reach connects until a server that is wanted answers, or a connection fails.
+func (d *demo) reach(ctx context.Context, from string, to netip.AddrPort, wanted func(server string) bool) (o lab.Outcome, err error) {
+	err = until(ctx, 5*time.Second, func() (bool, error) {
+		o = d.lab.Host(from).Dial(proxy.TCP, to, lab.DialOptions{})
+		return o.Result != lab.Connected || wanted(o.Server), nil
+	})
+	return o, err
 }
 
 // seen judges the source address of one connection: it is the client's own, or one of the node.
