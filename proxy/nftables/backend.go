@@ -223,6 +223,9 @@ func (b *Backend) build(s *proxy.State, m *memory, how start, ours bool) (proxy.
 				return proxy.Report{}, err
 			}
 		}
+		if how == refill {
+			b.announce(t.newClasses(m))
+		}
 		b.table = t
 		err := b.commit(tx)
 		if err == nil {
@@ -233,6 +236,14 @@ func (b *Backend) build(s *proxy.State, m *memory, how start, ours bool) (proxy.
 		if !b.exclude(tx, err) {
 			return proxy.Report{}, fmt.Errorf("program table %s for %s: %w", TableName, s.Family, err)
 		}
+	}
+}
+
+// announce makes chains ahead of a refill that leads to them, as commitInOrder does for an update. What the table in the kernel holds besides is
+// not known for sure, so it may be refused; then the refill does without.
+func (b *Backend) announce(chains *transaction) {
+	if !chains.empty() && b.kernel.commit(chains) == nil {
+		b.sleep(underWay)
 	}
 }
 

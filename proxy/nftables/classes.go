@@ -13,15 +13,23 @@ type classes struct {
 	made       map[string]bool   // chains of classes and pickers
 	dispatched map[string]bool   // names of classes that the dispatch map leads to
 	taken      map[uint32]bool   // numbers above next
+	idle       map[string]uint32 // of classes that the kernel has a way to, though nothing leads to them
 	next       uint32            // the lowest number that may be free
 }
 
 var errClasses = errors.New("more ways of treating frontends than the 4,095 that a table holds: too many different numbers of endpoints under policy Local")
 
-func newClasses(numbers map[string]uint32) *classes {
-	c := &classes{numbers: map[string]uint32{}, known: map[class]uint32{}, made: map[string]bool{}, dispatched: map[string]bool{}, taken: map[uint32]bool{}, next: 1}
+// newClasses begins with the classes that the kernel has. Idle ones keep their number for one more generation, if there are enough.
+func newClasses(numbers, idle map[string]uint32) *classes {
+	if len(numbers)+len(idle) > maxClass/2 {
+		idle = nil
+	}
+	c := &classes{numbers: map[string]uint32{}, known: map[class]uint32{}, made: map[string]bool{}, dispatched: map[string]bool{}, taken: map[uint32]bool{}, idle: idle, next: 1}
 	for name, v := range numbers {
 		c.numbers[name] = v
+		c.taken[v] = true
+	}
+	for _, v := range idle {
 		c.taken[v] = true
 	}
 	return c
@@ -34,6 +42,11 @@ func (c *classes) assign(x class) (v uint32, isNew bool, err error) {
 	}
 	name := x.name()
 	v, ok := c.numbers[name]
+	if !ok {
+		if v, ok = c.idle[name]; ok {
+			c.numbers[name] = v
+		}
+	}
 	if !ok {
 		for c.taken[c.next] {
 			delete(c.taken, c.next)

@@ -1,8 +1,10 @@
 package nftables
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"turnout/proxy"
@@ -131,6 +133,34 @@ func (t *table) addClass(tx *transaction, c class) error {
 	t.addChain(tx, t.writer.classChain(t.sets, t.state.Node, &c))
 	t.addDispatch(tx, c.name())
 	return nil
+}
+
+// newClasses returns the chains of the table's classes that the table in the kernel did not lead to, and the ways to them.
+func (t *table) newClasses(m *memory) *transaction {
+	tx, made := &transaction{}, map[string]bool{}
+	for n := 1; n <= readyPickers; n++ {
+		made[picker{endpoints: n}.name()] = true // every table has them
+	}
+	add := func(c chain) {
+		if !made[c.name] {
+			made[c.name] = true
+			tx.chains = append(tx.chains, c)
+		}
+	}
+	for _, c := range slices.SortedFunc(maps.Keys(t.classes.known), func(a, b class) int { return strings.Compare(a.name(), b.name()) }) {
+		name := c.name()
+		if _, ok := m.classes[name]; ok {
+			continue
+		}
+		for _, p := range c.pickers() {
+			for _, x := range t.writer.pickerChains(t.sets, p) {
+				add(x)
+			}
+		}
+		add(t.writer.classChain(t.sets, t.state.Node, &c))
+		tx.add(element{set: t.sets.dispatch, key: t.bytes.numberKey(t.classes.numbers[name] << classShift), more: &details{chain: name}}, -1)
+	}
+	return tx
 }
 
 // addDispatch makes the way to a class's chain, if it does not exist.

@@ -20,11 +20,12 @@ type memory struct {
 	names   map[string]uint32            // the number of a Service, by comment
 	numbers map[proxy.FrontendKey]uint32 // the Service number that a frontend led to
 	classes map[string]uint32            // of classes that frontends led to, by name of the class's chain
+	idle    map[string]uint32            // of other classes
 	size    capacity
 }
 
 func newMemory(c capacity) *memory {
-	return &memory{names: map[string]uint32{}, numbers: map[proxy.FrontendKey]uint32{}, classes: map[string]uint32{}, size: c}
+	return &memory{names: map[string]uint32{}, numbers: map[proxy.FrontendKey]uint32{}, classes: map[string]uint32{}, idle: map[string]uint32{}, size: c}
 }
 
 // recover reads what an earlier process left. It returns nil if there is no table, or one of another layout.
@@ -51,8 +52,14 @@ func (k *kernel) recover() (*memory, error) {
 		}
 	}
 	return m, k.dump(s.dispatch, func(e dumped) error {
-		if len(e.key) == 4 && e.chain != "" && used[binary.NativeEndian.Uint32(e.key)>>classShift] {
-			m.classes[e.chain] = binary.NativeEndian.Uint32(e.key) >> classShift
+		if len(e.key) != 4 || e.chain == "" {
+			return nil
+		}
+		v := binary.NativeEndian.Uint32(e.key) >> classShift
+		if used[v] {
+			m.classes[e.chain] = v
+		} else {
+			m.idle[e.chain] = v
 		}
 		return nil
 	})

@@ -49,7 +49,7 @@ func newTable(s *proxy.State, m *memory, excluded map[proxy.ServicePortName]erro
 	if t.size = m.size; !t.size.fits(t.want) {
 		t.size = capacityFor(t.want)
 	}
-	t.sets, t.classes = newSets(t.size), newClasses(m.classes)
+	t.sets, t.classes = newSets(t.size), newClasses(m.classes, m.idle)
 	t.clusterIPs, t.hairpin = newReferences(t.sets.clusterIPs, 1), newReferences(t.sets.hairpin, 2)
 	t.adopt(s, m)
 	return t
