@@ -6,7 +6,8 @@ import "context"
 // is used by one goroutine.
 type Backend interface {
 	// Apply makes the kernel follow the State. It is idempotent: only what differs from the last successful Apply is sent, in
-	// one atomic update. On an error the kernel still follows the previous State; the caller may simply try again.
+	// a way that is atomic for packets. On an error the kernel follows the previous State, or this one if only what is done after it failed, such as
+	// forgetting clients of an endpoint that went; the caller may simply try again.
 	// A Service that the kernel refuses is left out and named in the Report, and tried again by later Applies.
 	Apply(ctx context.Context, s *State) (Report, error)
 	// Forget drops what is believed of the kernel, so that the next Apply rebuilds everything of ours, atomically.
