@@ -4,6 +4,7 @@ import (
 	"os/exec"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -64,11 +65,21 @@ func (n *nft) handle() string {
 	return first
 }
 
+// size is the capacity of a map of the own table of IPv4.
+func (n *nft) size(name string) (size int) {
+	n.t.Helper()
+	if m := sizeLine.FindStringSubmatch(n.run("-t", "list", "map", "ip", "kube-proxy", name)); m != nil {
+		size, _ = strconv.Atoi(m[1])
+	}
+	return size
+}
+
 // A listedRule is a rule as nft shows it.
 type listedRule struct{ chain, text, handle string }
 
 var (
 	chainLine = regexp.MustCompile(`^\tchain (\S+) \{`)
+	sizeLine  = regexp.MustCompile(`\bsize (\d+)`)
 	ruleLine  = regexp.MustCompile(`^\t\t(.*) # handle (\d+)$`)
 )
 

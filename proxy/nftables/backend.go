@@ -214,10 +214,10 @@ func (b *Backend) build(s *proxy.State, m *memory, how start, ours bool) (proxy.
 	defer func() { b.kernel.encoder.apart = false }()
 	for {
 		t := newTable(s, m, b.excluded)
-		if how == refill && t.size != m.size {
-			how = replace
-		}
 		tx := t.build(how)
+		if how == refill {
+			tx.small = t.sets.differingIn(m.size)
+		}
 		if how == replace && ours {
 			if err := b.carryOver(t, tx); err != nil {
 				return proxy.Report{}, err

@@ -83,10 +83,18 @@ func (e *encoder) encodeThen(tx *transaction, last func()) ([]byte, error) {
 	e.buf, e.messages, e.owners = slices.Grow(e.buf[:0], tx.size()), e.messages[:0], tx.owners
 	e.control(unix.NFNL_MSG_BATCH_BEGIN)
 	e.table(tx.start)
+	if tx.start == refill {
+		e.flushRules()
+	}
+	for _, s := range tx.small {
+		e.deleteSet(s)
+	}
 	for i, s := range tx.sets {
 		e.set(s, uint32(i+1))
 	}
-	e.flush(tx)
+	if tx.start != replace {
+		e.flush(tx.sets)
+	}
 	for i := range tx.chains {
 		e.chain(&tx.chains[i])
 	}
@@ -164,16 +172,17 @@ func (e *encoder) addTable() {
 	e.finish()
 }
 
-// flush empties what the transaction builds anew on what is there, but for the memory of clients with session affinity. That a
-// set is made does not mean that it is empty: it may have been left by an earlier process.
-func (e *encoder) flush(tx *transaction) {
-	if tx.start == refill {
-		e.begin(unix.NFT_MSG_DELRULE, 0, "flush rules", "")
-		e.str(unix.NFTA_RULE_TABLE, e.tableName())
-		e.finish()
-	}
-	for _, s := range tx.sets {
-		if s.timeout > 0 || tx.start == replace {
+func (e *encoder) flushRules() {
+	e.begin(unix.NFT_MSG_DELRULE, 0, "flush rules", "")
+	e.str(unix.NFTA_RULE_TABLE, e.tableName())
+	e.finish()
+}
+
+// flush empties sets, but for the memory of clients with session affinity. That a set is made does not mean that it is empty: it may
+// have been left by an earlier process.
+func (e *encoder) flush(sets []*set) {
+	for _, s := range sets {
+		if s.timeout > 0 {
 			continue
 		}
 		e.begin(unix.NFT_MSG_DELSETELEM, 0, "flush set", s.name)
@@ -181,6 +190,13 @@ func (e *encoder) flush(tx *transaction) {
 		e.str(unix.NFTA_SET_ELEM_LIST_SET, s.name)
 		e.finish()
 	}
+}
+
+func (e *encoder) deleteSet(s *set) {
+	e.begin(unix.NFT_MSG_DELSET, 0, "delete set", s.name)
+	e.str(unix.NFTA_SET_TABLE, e.tableName())
+	e.str(unix.NFTA_SET_NAME, s.name)
+	e.finish()
 }
 
 func (e *encoder) chain(c *chain) {

@@ -184,6 +184,8 @@ func (s *fakeSocket) message(m received) (errno syscall.Errno, offset int) {
 		switch typ {
 		case unix.NFT_MSG_NEWSET:
 			return t.newSet(a), 0
+		case unix.NFT_MSG_DELSET:
+			return t.deleteSet(a), 0
 		case unix.NFT_MSG_NEWCHAIN:
 			return s.kernel.newChain(t, a), 0
 		case unix.NFT_MSG_NEWRULE:
@@ -226,6 +228,18 @@ func (t *fakeTable) newSet(a []byte) syscall.Errno {
 		return unix.EINVAL
 	}
 	t.sets = append(t.sets, s)
+	return 0
+}
+
+func (t *fakeTable) deleteSet(a []byte) syscall.Errno {
+	name := text(a, unix.NFTA_SET_NAME)
+	switch {
+	case t.set(name) == nil:
+		return unix.ENOENT
+	case t.uses(name):
+		return unix.EBUSY
+	}
+	t.sets = slices.DeleteFunc(t.sets, func(s *fakeSet) bool { return s.name == name })
 	return 0
 }
 

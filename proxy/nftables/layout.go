@@ -93,6 +93,16 @@ func newSets(c capacity) *sets {
 	}
 }
 
+// differingIn lists the sets that have another capacity than in c.
+func (s *sets) differingIn(c capacity) (out []*set) {
+	for i, other := range newSets(c).all() {
+		if x := s.all()[i]; x.size != other.size {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
 // all lists the fixed sets in the order in which they are made.
 func (s *sets) all() []*set {
 	return []*set{s.frontends, s.nodeports, s.dispatch, s.endpoints, s.affinity, s.clusterIPs, s.hairpin, s.nodePortIPs,
@@ -108,7 +118,7 @@ func stickySets(timeout time.Duration) (frontends, nodeports *set) {
 }
 
 // capacity is how many elements the big maps may hold. A map of known size is a plain hash table in the kernel, twice as fast
-// to fill as one that grows (measured); a map that becomes too small is replaced together with its table.
+// to fill as one that grows (measured); a map that becomes too small is made anew with the next refill.
 type capacity struct {
 	frontends, nodeports, endpoints, clusterIPs uint32
 }
@@ -116,7 +126,7 @@ type capacity struct {
 // minCapacity fits small clusters: 64 KiB of buckets a map.
 const minCapacity = 4096
 
-// capacityFor leaves room to double before the table must be replaced.
+// capacityFor leaves room to double before a map must be made anew.
 func capacityFor(need capacity) capacity {
 	room := func(n uint32) uint32 {
 		size := uint32(minCapacity)

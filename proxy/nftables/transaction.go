@@ -9,6 +9,7 @@ import (
 // A transaction is everything that one batch changes, in one step for all packets.
 type transaction struct {
 	start  start
+	small  []*set // of the table as it is: deleted before sets of the same names are made
 	sets   []*set
 	chains []chain        // made if they are missing, then their rules appended
 	rules  []appendedRule // appended to chains that exist
