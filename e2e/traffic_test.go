@@ -2,51 +2,14 @@ package e2e
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"testing"
 
-	"github.com/vishvananda/netlink"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"turnout/proxy"
 )
-
-// symmetric has the answers of a node's pods to pods of the same node pass through n1 too, as they would if the client's own node
-// had chosen the endpoint: n2 has no proxy, so its pods reach Services through n1.
-func (c *cluster) symmetric() {
-	c.t.Helper()
-	err := c.Host("n2").Do(func() error {
-		for _, h := range c.Pods("n2") {
-			for _, f := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-				rule := netlink.NewRule()
-				rule.Family, rule.IifName, rule.Table, rule.Priority = f, "veth-"+h.Name, 100, 100
-				if err := netlink.RuleAdd(rule); err != nil {
-					return fmt.Errorf("rule for %s: %w", h.Name, err)
-				}
-			}
-		}
-		link, err := netlink.LinkByName("eth0")
-		if err != nil {
-			return err
-		}
-		for to, via := range map[string]string{"0.0.0.0/0": "192.168.51.1", "::/0": "fd51::1"} {
-			_, everywhere, err := net.ParseCIDR(to)
-			if err != nil {
-				return err
-			}
-			r := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: everywhere, Gw: net.ParseIP(via), Table: 100}
-			if err := netlink.RouteAdd(r); err != nil {
-				return fmt.Errorf("route via %s: %w", via, err)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		c.t.Fatalf("route answers of n2's pods through n1: %v", err)
-	}
-}
 
 // situation is a Service, and what becomes of connections to each of its addresses from each origin.
 type situation struct {
