@@ -20,7 +20,7 @@ func (b *Builder[K, V]) Len() int { return b.m.size }
 func (b *Builder[K, V]) Set(k K, v V) { b.m = b.m.set(k, v, b.by) }
 
 // Delete removes k.
-func (b *Builder[K, V]) Delete(k K) { b.m = b.m.Delete(k) }
+func (b *Builder[K, V]) Delete(k K) { b.m = b.m.delete(k, b.by) }
 
 // Map returns what was made. Later changes by the Builder do not affect it.
 func (b *Builder[K, V]) Map() Map[K, V] {

@@ -35,26 +35,37 @@ func (d *differ[K, V]) nodes(a, b *node[K, V], shift int) {
 }
 
 func (d *differ[K, V]) slots(a, b *node[K, V], shift int) {
-	if a.bitmap == b.bitmap {
-		for i := range a.slots {
-			if a.slots[i] != b.slots[i] {
-				d.slot(a.slots[i], b.slots[i], shift)
+	if a.entryMap == b.entryMap && a.childMap == b.childMap { // most nodes on the way to a change
+		for i, x := range a.entries {
+			if y := b.entries[i]; x != y {
+				d.lists(list(x), list(y))
 			}
+		}
+		for i, x := range a.children {
+			d.nodes(x, b.children[i], shift+fan)
 		}
 		return
 	}
-	for h := range uint64(1 << fan) {
-		i, inA := a.index(h<<shift, shift)
-		j, inB := b.index(h<<shift, shift)
-		var x, y slot[K, V]
-		if inA {
-			x = a.slots[i]
-		}
-		if inB {
-			y = b.slots[j]
-		}
-		d.slot(x, y, shift)
+	for rest := a.entryMap | a.childMap | b.entryMap | b.childMap; rest != 0; rest &= rest - 1 {
+		bit := rest & -rest
+		d.slot(a.slot(bit), b.slot(bit), shift)
 	}
+}
+
+// A slot is an entry, a child, or nothing.
+type slot[K comparable, V any] struct {
+	entry *entry[K, V]
+	child *node[K, V]
+}
+
+func (n *node[K, V]) slot(bit uint32) (s slot[K, V]) {
+	switch {
+	case n.entryMap&bit != 0:
+		s.entry = n.entries[index(n.entryMap, bit)]
+	case n.childMap&bit != 0:
+		s.child = n.children[index(n.childMap, bit)]
+	}
+	return s
 }
 
 func (d *differ[K, V]) slot(x, y slot[K, V], shift int) {

@@ -112,6 +112,11 @@ func (r *renderer) diffEndpoints(tx *transaction, owner int32, before, after *pr
 		if had > 0 && has == had && before.number == after.number && &before.slots[pool][0] == &after.slots[pool][0] {
 			continue
 		}
+		if before == nil {
+			tx.new.reserve(r.sets.endpoints, uint32(has))
+		} else if after == nil {
+			tx.gone.reserve(r.sets.endpoints, uint32(had))
+		}
 		for i := range max(had, has) {
 			same := i < had && i < has && before.number == after.number && before.slots[pool][i] == after.slots[pool][i]
 			if i < had && !same {

@@ -149,8 +149,7 @@ func (t *EndpointsChangeTracker) Snapshot() (hamt.Map[proxy.ServiceName, *Endpoi
 	for _, tr := range t.triggers {
 		out[tr.family] = append(out[tr.family], tr.times...)
 	}
-	// New maps, since those that were large once stay so, and clearing them would take time each time.
-	t.merged, t.dirty, t.triggers = merged.Map(), map[proxy.ServiceName]struct{}{}, map[sliceKey]trigger{}
+	t.merged, t.dirty, t.triggers = merged.Map(), emptied(t.dirty), emptied(t.triggers)
 	t.pending = 0
 	return t.merged, out
 }

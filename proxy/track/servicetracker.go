@@ -89,7 +89,17 @@ func (t *ServiceChangeTracker) Snapshot() hamt.Map[proxy.ServiceName, *Service] 
 			current.Set(name, s)
 		}
 	}
-	// A new map, since one that was large once stays so, and clearing it would take time each time.
-	t.current, t.pending = current.Map(), map[proxy.ServiceName]*Service{}
+	t.current, t.pending = current.Map(), emptied(t.pending)
 	return t.current
+}
+
+// emptied returns an empty map: the same, or a new one if it has been large, for it would stay so, and clearing it would take time each
+// time.
+func emptied[K comparable, V any](m map[K]V) map[K]V {
+	const large = 64
+	if len(m) > large {
+		return map[K]V{}
+	}
+	clear(m)
+	return m
 }
