@@ -1,0 +1,200 @@
+package compare
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"turnout/e2e/cluster/compare/beside"
+	"turnout/proxy/proxytest/lab"
+)
+
+// outcome is what became of a connection, as far as it must be the same with both proxies.
+type outcome struct {
+	result   lab.Result
+	endpoint netip.AddrPort
+	server   string
+	seen     netip.Addr // the client's address as the server saw it
+}
+
+// String returns "pod-1 10.244.1.2:8080, which saw 192.168.50.100", or the result if nobody answered.
+func (o outcome) String() string {
+	if o.result != lab.Connected {
+		return o.result.String()
+	}
+	return fmt.Sprintf("%s %s, which saw %s", o.server, o.endpoint, o.seen)
+}
+
+// outcomes counts what became of several connections.
+type outcomes map[outcome]int
+
+// String lists the outcomes, without their numbers.
+func (s outcomes) String() string {
+	var texts []string
+	for o := range s {
+		texts = append(texts, o.String())
+	}
+	slices.Sort(texts)
+	return strings.Join(texts, " | ")
+}
+
+// same tells whether the outcomes are the same, however often each of them is there.
+func (s outcomes) same(other outcomes) bool {
+	for o := range s {
+		if other[o] == 0 {
+			return false
+		}
+	}
+	return len(s) == len(other)
+}
+
+// result is the one result that all connections came to, lab.Failed if they did not.
+func (s outcomes) result() lab.Result {
+	results := map[lab.Result]bool{}
+	for o := range s {
+		results[o.result] = true
+	}
+	if len(results) != 1 {
+		return lab.Failed
+	}
+	for r := range results {
+		return r
+	}
+	return lab.Failed
+}
+
+// difference is a packet that the two proxies treat differently.
+type difference struct {
+	packet
+	turnout, upstream outcomes
+}
+
+func (d *difference) String() string {
+	return fmt.Sprintf("%v:\n\tkube-proxy %v\n\tturnout    %v", d.packet, d.upstream, d.turnout)
+}
+
+const (
+	// few connections are made at first: a difference of the pools of endpoints, which all packets of an origin have in common, shows
+	// with some packet. many are made until the outcomes are the same, before more careful ones.
+	few, many = 6, 60
+	// hasty is long enough for an idle machine; calm for a busy one.
+	hasty, calm = 250 * time.Millisecond, 2 * time.Second
+	parallel    = 96
+)
+
+// compare sends packets in both labs and reports those that came to something else, except for differences that are allowed. It
+// returns how many connections were answered, and how many were not, for the caller to see that something was compared.
+func (p *pair) compare(t *testing.T, list []packet) (answered, unanswered int) {
+	t.Helper()
+	m := newModel(t, p)
+	// A client that connects to a Service with affinity by two ways at the same time may be sent to two endpoints.
+	groups := map[string][]packet{}
+	for i, packet := range list {
+		key := fmt.Sprint(i)
+		if packet.sticky {
+			key = packet.service + " " + packet.Source.String()
+		}
+		groups[key] = append(groups[key], packet)
+	}
+	var mu sync.Mutex // guards the rest
+	var differ []*difference
+	var wait sync.WaitGroup
+	slots := make(chan struct{}, parallel)
+	for _, key := range slices.Sorted(maps.Keys(groups)) {
+		slots <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-slots }()
+			for _, packet := range groups[key] {
+				d := p.probe(packet, m, hasty)
+				mu.Lock()
+				if d.turnout.result() == lab.Connected {
+					answered++
+				} else {
+					unanswered++
+				}
+				if !p.agree(d, m) {
+					differ = append(differ, d)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wait.Wait()
+	p.report(t, differ, m)
+	return answered, unanswered
+}
+
+// report tries packets again that seemed to differ, now one after the other and with patience.
+func (p *pair) report(t *testing.T, differ []*difference, m model) {
+	t.Helper()
+	slices.SortFunc(differ, func(a, b *difference) int { return cmp.Compare(a.String(), b.String()) })
+	const most = 20
+	told := 0
+	for _, hasty := range differ {
+		d := p.probe(hasty.packet, m, calm)
+		if p.agree(d, m) || allowed(t, d) {
+			continue
+		}
+		if told++; told == most {
+			t.Errorf("%d packets seemed to differ; no more of them are looked at", len(differ))
+			return
+		}
+		t.Error(d)
+	}
+}
+
+// probe connects in both labs until the outcomes are the same or are not going to be.
+func (p *pair) probe(packet packet, m model, timeout time.Duration) *difference {
+	d := &difference{packet: packet, turnout: outcomes{}, upstream: outcomes{}}
+	for n := 0; n < many; n += few {
+		var wait sync.WaitGroup
+		wait.Go(func() { sample(p.turnout, packet, d.turnout, timeout) })
+		sample(p.upstream, packet, d.upstream, timeout)
+		wait.Wait()
+		if packet.sticky || p.agree(d, m) && (timeout == hasty || n > 0) {
+			break
+		}
+	}
+	return d
+}
+
+// sample adds the outcomes of some connections. One that is refused or lost is not tried again: that is not left to chance.
+func sample(s *beside.Side, p packet, into outcomes, timeout time.Duration) {
+	for range few {
+		options := lab.DialOptions{Timeout: timeout, Source: netip.AddrPortFrom(p.Source, 0)}
+		got := s.Lab.Host(p.From).Dial(p.Protocol, netip.AddrPortFrom(p.Destination, p.Port), options)
+		o := outcome{result: got.Result}
+		if got.Result == lab.Connected {
+			o = outcome{got.Result, got.Endpoint, got.Server, got.SeenSource}
+		}
+		into[o]++
+		if got.Result != lab.Connected {
+			return
+		}
+	}
+}
+
+// agree tells whether what became of a packet is the same. With session affinity each proxy chose an endpoint that it stays with: they
+// agree if each did so, and chose among those that there are.
+func (p *pair) agree(d *difference, m model) bool {
+	if !d.sticky || d.turnout.result() != lab.Connected || d.upstream.result() != lab.Connected {
+		return d.turnout.same(d.upstream)
+	}
+	for _, s := range []outcomes{d.turnout, d.upstream} {
+		if len(s) != 1 {
+			return false
+		}
+		for o := range s {
+			if !m.allows(d.packet, o) {
+				return false
+			}
+		}
+	}
+	return true
+}
