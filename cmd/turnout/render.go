@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -65,7 +64,10 @@ func render(cfg *config.Config, out, diagnostics io.Writer) error {
 	facts := d.factsConfig()
 	facts.Local = func(proxy.Family) []netip.Addr { return nil }
 	states, warnings, found := sync.Preview(sync.Options{NodeName: name, Families: d.families, Facts: facts}, func(s source.Sink) { objects.Deliver(s) })
-	for _, w := range slices.Concat(cfg.Warnings, warnings) {
+	for _, w := range cfg.Warnings {
+		fmt.Fprintf(diagnostics, "warning: %s\n", w)
+	}
+	for _, w := range warnings {
 		fmt.Fprintf(diagnostics, "warning: %s\n", w)
 	}
 	for _, p := range found {

@@ -62,7 +62,7 @@ func runRoot(cmd *cobra.Command, flags *config.Flags, proxy proxyFunc) error {
 	ctx := cmd.Context()
 	logger := klog.FromContext(ctx)
 	for _, w := range cfg.Warnings {
-		logger.Info("Configuration warning", "warning", w)
+		logger.Info("Configuration warning", "field", w.Where, "warning", w.Text)
 	}
 	if cfg.WriteConfigTo != "" {
 		return writeConfig(cfg)

@@ -95,11 +95,8 @@ func (v *validator) clusterCIDRs() []netip.Prefix {
 	return prefixes
 }
 
-// excludeCIDRs checks what only mode ipvs uses.
+// excludeCIDRs checks the list of CIDRs of mode ipvs.
 func (v *validator) excludeCIDRs() {
-	if v.conf.Mode != modeIPVS {
-		return
-	}
 	for i, s := range v.conf.IPVS.ExcludeCIDRs {
 		if _, ok := parsePrefix(s); !ok {
 			v.add("ipvs.excludeCIDRs", "entry %d, %q, is not a CIDR; give one such as 10.0.0.0/8", i, s)
@@ -111,7 +108,8 @@ func (v *validator) excludeCIDRs() {
 func (v *validator) nodePortAddresses() NodePortAddresses {
 	list := v.conf.NodePortAddresses
 	n := NodePortAddresses{Set: len(list) > 0}
-	n.Primary = !n.Set
+	n.Primary = !n.Set && defaultNodePorts(v.mode) == wordPrimary
+	n.All = !n.Set && !n.Primary
 	words := map[string]*bool{wordPrimary: &n.Primary, wordLocalhost: &n.Localhost, wordAll: &n.All}
 	for i, s := range list {
 		if word, ok := words[s]; ok {
@@ -141,23 +139,23 @@ func nodePortRemedy(s string) string {
 }
 
 // addressWarnings are about addresses that are valid but likely to be a mistake.
-func (c *Config) addressWarnings() []string {
-	var warnings []string
-	if c.DetectLocal.Mode == DetectClusterCIDR && len(c.ClusterCIDRs) == 0 {
-		warnings = append(warnings, "clusterCIDR is empty, so local pods cannot be recognised: "+
+func (c *Config) addressWarnings() (ws Warnings) {
+	if c.DetectLocal.Mode == DetectClusterCIDR && c.External.ClusterCIDR == "" {
+		ws.add("clusterCIDR", "clusterCIDR is empty, so local pods cannot be recognised: "+
 			"traffic to ClusterIPs from outside the cluster is not masqueraded; set it, or another detectLocalMode")
 	}
 	n := c.NodePortAddresses
 	loopback := func(p netip.Prefix) bool { return p.Addr().IsLoopback() }
-	if n.Localhost || slices.ContainsFunc(n.Prefixes, loopback) {
-		warnings = append(warnings, "nodePortAddresses has loopback addresses: NodePorts are not served on them in mode nftables")
+	served := c.Mode == IPTables && *c.External.IPTables.LocalhostNodePorts
+	if (n.Localhost || slices.ContainsFunc(n.Prefixes, loopback)) && !served {
+		ws.add("nodePortAddresses", "nodePortAddresses has loopback addresses: NodePorts are not served on them in mode %s", c.Mode)
 	}
 	if n.Set && !n.Primary && !n.All && !n.Localhost && len(c.ClusterCIDRs) == 2 {
 		for _, f := range proxy.Families {
 			if !slices.ContainsFunc(n.Prefixes, func(p netip.Prefix) bool { return proxy.FamilyOf(p.Addr()) == f }) {
-				warnings = append(warnings, fmt.Sprintf("nodePortAddresses has no %v addresses: NodePorts are served on all of the node's %v addresses", f, f))
+				ws.add("nodePortAddresses", "nodePortAddresses has no %v addresses: NodePorts are served on all of the node's %v addresses", f, f)
 			}
 		}
 	}
-	return warnings
+	return ws
 }

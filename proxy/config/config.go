@@ -9,12 +9,6 @@ import (
 	"k8s.io/kube-proxy/config/v1alpha1"
 )
 
-// Mode is how the kernel is programmed, in the words of kube-proxy's field mode.
-type Mode string
-
-// NFTables is the mode that this build has, and what an unset mode means.
-const NFTables Mode = "nftables"
-
 // Config is the complete, validated configuration. It is not modified after it was built.
 type Config struct {
 	Mode Mode
@@ -78,8 +72,10 @@ type Config struct {
 	// Flags has the value of each command line flag by name; for /flagz and the log. None is secret.
 	Flags map[string]string
 	// Warnings are to be logged at start: flags and fields that were ignored or have no effect, and settings that are
-	// valid but likely to be a mistake. One sentence each.
-	Warnings []string
+	// valid but likely to be a mistake.
+	Warnings Warnings
+
+	flags *Flags // that the Config was made of
 }
 
 // Client says how to reach the API server. If both Kubeconfig and Master are "", the in-cluster configuration is used.
@@ -127,7 +123,7 @@ type DetectLocal struct {
 // NodePortAddresses says on which of the node's addresses NodePorts are served: those that any of its fields names. A family
 // that no field says anything about is served on all addresses, as kube-proxy does.
 type NodePortAddresses struct {
-	// Set tells that the user gave a list. If not, Primary is set, which is the default of mode nftables.
+	// Set tells that the user gave a list. If not, Primary is set in mode nftables, and All in the others.
 	Set bool
 	// Primary is the node's primary address of each family, Localhost the loopback addresses, All every address.
 	Primary, Localhost, All bool

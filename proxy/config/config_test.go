@@ -49,31 +49,50 @@ func problemLines(err error) []string {
 	return lines
 }
 
+// texts returns warnings, one to a line.
+func texts(ws Warnings) string {
+	var lines []string
+	for _, w := range ws {
+		lines = append(lines, w.Text)
+	}
+	return strings.Join(lines, "\n")
+}
+
 const header = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
 
 func TestFilesOfInstallers(t *testing.T) {
-	paths, err := filepath.Glob("testdata/*.yaml")
-	if err != nil || len(paths) < 6 {
-		t.Fatalf("testdata has %d YAML files: %v", len(paths), err)
-	}
-	for _, path := range paths {
+	for _, path := range testFiles(t) {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			c, err := load(nil, "--config="+path, "--hostname-override=Worker-1 ")
-			got := describe(t, c, err)
-			golden := strings.TrimSuffix(path, ".yaml") + ".golden"
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("-want +got\n%s", diff)
-			}
+			compareGolden(t, strings.TrimSuffix(path, ".yaml")+".golden", describe(t, c, err))
 		})
+	}
+}
+
+// testFiles lists configuration files as installers write them.
+func testFiles(t *testing.T) []string {
+	t.Helper()
+	paths, err := filepath.Glob("testdata/*.yaml")
+	if err != nil || len(paths) < 10 {
+		t.Fatalf("testdata has %d YAML files: %v", len(paths), err)
+	}
+	return paths
+}
+
+// compareGolden compares with a file, or writes it if -update is given.
+func compareGolden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
 	}
 }
 

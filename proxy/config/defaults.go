@@ -38,8 +38,11 @@ const (
 	// 0x4000 is what other programs expect kube-proxy to use; a packet mark has 32 bits.
 	defaultMasqueradeBit = 14
 
+	// The least that is derived from the number of CPUs.
+	conntrackMin = 131072
+
 	// What an unset mode means. kube-proxy 1.37 takes iptables here, and nftables from 1.40 on.
-	defaultMode = v1alpha1.ProxyMode(NFTables)
+	defaultMode = NFTables
 	// What an unset detectLocalMode means.
 	defaultDetectLocal = v1alpha1.LocalMode(DetectClusterCIDR)
 )
@@ -49,19 +52,17 @@ type number struct {
 	field         string
 	at            func(*external) **int32
 	def, min, max int32
-	// mode, if set, is the only mode in which the field is checked.
-	mode v1alpha1.ProxyMode
 }
 
 // numbers has the default and the limits of each such field.
 var numbers = []number{
 	// A proxy that is killed for lack of memory takes all services of the node with it; -1000 would exempt it altogether.
-	{"oomScoreAdj", func(c *external) **int32 { return &c.OOMScoreAdj }, -999, -1000, 1000, ""},
-	{"iptables.masqueradeBit", func(c *external) **int32 { return &c.IPTables.MasqueradeBit }, defaultMasqueradeBit, 0, 31, ""},
-	{"nftables.masqueradeBit", func(c *external) **int32 { return &c.NFTables.MasqueradeBit }, defaultMasqueradeBit, 0, 31, defaultMode},
-	// 32768 flows for each core, and never less than 131072, as a small machine may carry the traffic of a large one.
-	{"conntrack.maxPerCore", func(c *external) **int32 { return &c.Conntrack.MaxPerCore }, 32768, 0, math.MaxInt32, ""},
-	{"conntrack.min", func(c *external) **int32 { return &c.Conntrack.Min }, 131072, 0, math.MaxInt32, ""},
+	{"oomScoreAdj", func(c *external) **int32 { return &c.OOMScoreAdj }, -999, -1000, 1000},
+	{"iptables.masqueradeBit", func(c *external) **int32 { return &c.IPTables.MasqueradeBit }, defaultMasqueradeBit, 0, 31},
+	{"nftables.masqueradeBit", func(c *external) **int32 { return &c.NFTables.MasqueradeBit }, defaultMasqueradeBit, 0, 31},
+	// 32768 flows for each core, but a small machine may carry the traffic of a large one.
+	{"conntrack.maxPerCore", func(c *external) **int32 { return &c.Conntrack.MaxPerCore }, 32768, 0, math.MaxInt32},
+	{"conntrack.min", func(c *external) **int32 { return &c.Conntrack.Min }, conntrackMin, 0, math.MaxInt32},
 }
 
 // interval is a duration that is unset when it is 0.
@@ -71,29 +72,28 @@ type interval struct {
 	def   time.Duration
 	// positive excludes 0, which then can only stand where no default replaces it; otherwise only negative values are.
 	positive bool
-	mode     v1alpha1.ProxyMode
 }
 
 // intervals has the default of each such field.
 var intervals = []interval{
 	// Informers resend what they know as often; nothing is lost without, so it is rare.
-	{"configSyncPeriod", func(c *external) *metav1.Duration { return &c.ConfigSyncPeriod }, 15 * time.Minute, true, ""},
+	{"configSyncPeriod", func(c *external) *metav1.Duration { return &c.ConfigSyncPeriod }, 15 * time.Minute, true},
 	// How soon a failed sync is retried.
-	{"iptables.syncPeriod", func(c *external) *metav1.Duration { return &c.IPTables.SyncPeriod }, 30 * time.Second, true, modeIPTables},
-	{"ipvs.syncPeriod", func(c *external) *metav1.Duration { return &c.IPVS.SyncPeriod }, 30 * time.Second, true, modeIPVS},
-	{"nftables.syncPeriod", func(c *external) *metav1.Duration { return &c.NFTables.SyncPeriod }, 30 * time.Second, true, defaultMode},
+	{"iptables.syncPeriod", func(c *external) *metav1.Duration { return &c.IPTables.SyncPeriod }, 30 * time.Second, true},
+	{"ipvs.syncPeriod", func(c *external) *metav1.Duration { return &c.IPVS.SyncPeriod }, 30 * time.Second, true},
+	{"nftables.syncPeriod", func(c *external) *metav1.Duration { return &c.NFTables.SyncPeriod }, 30 * time.Second, true},
 	// A sync in mode iptables costs seconds, so it is held back; one in mode ipvs is not.
-	{"iptables.minSyncPeriod", func(c *external) *metav1.Duration { return &c.IPTables.MinSyncPeriod }, time.Second, false, modeIPTables},
-	{"ipvs.minSyncPeriod", func(c *external) *metav1.Duration { return &c.IPVS.MinSyncPeriod }, 0, false, modeIPVS},
+	{"iptables.minSyncPeriod", func(c *external) *metav1.Duration { return &c.IPTables.MinSyncPeriod }, time.Second, false},
+	{"ipvs.minSyncPeriod", func(c *external) *metav1.Duration { return &c.IPVS.MinSyncPeriod }, 0, false},
 	// kube-proxy has 1s. A sync costs milliseconds here, so unset means the much shorter window of --sync-quiet-period
 	// and --sync-max-delay, and the field keeps 0 to show that.
-	{"nftables.minSyncPeriod", func(c *external) *metav1.Duration { return &c.NFTables.MinSyncPeriod }, 0, false, defaultMode},
+	{"nftables.minSyncPeriod", func(c *external) *metav1.Duration { return &c.NFTables.MinSyncPeriod }, 0, false},
 	// 0 leaves the kernel's value.
-	{"ipvs.tcpTimeout", func(c *external) *metav1.Duration { return &c.IPVS.TCPTimeout }, 0, false, modeIPVS},
-	{"ipvs.tcpFinTimeout", func(c *external) *metav1.Duration { return &c.IPVS.TCPFinTimeout }, 0, false, modeIPVS},
-	{"ipvs.udpTimeout", func(c *external) *metav1.Duration { return &c.IPVS.UDPTimeout }, 0, false, modeIPVS},
-	{"conntrack.udpTimeout", func(c *external) *metav1.Duration { return &c.Conntrack.UDPTimeout }, 0, false, ""},
-	{"conntrack.udpStreamTimeout", func(c *external) *metav1.Duration { return &c.Conntrack.UDPStreamTimeout }, 0, false, ""},
+	{"ipvs.tcpTimeout", func(c *external) *metav1.Duration { return &c.IPVS.TCPTimeout }, 0, false},
+	{"ipvs.tcpFinTimeout", func(c *external) *metav1.Duration { return &c.IPVS.TCPFinTimeout }, 0, false},
+	{"ipvs.udpTimeout", func(c *external) *metav1.Duration { return &c.IPVS.UDPTimeout }, 0, false},
+	{"conntrack.udpTimeout", func(c *external) *metav1.Duration { return &c.Conntrack.UDPTimeout }, 0, false},
+	{"conntrack.udpStreamTimeout", func(c *external) *metav1.Duration { return &c.Conntrack.UDPStreamTimeout }, 0, false},
 }
 
 // timeout is a duration that is nil when unset: 0 leaves the kernel's value.
@@ -145,7 +145,7 @@ func setDefaults(c *external) {
 
 // setDependentDefaults fills in the fields whose default depends on others. It is idempotent.
 func setDependentDefaults(c *external) {
-	orDefault(&c.Mode, defaultMode)
+	orDefault(&c.Mode, v1alpha1.ProxyMode(defaultMode))
 	orDefault(&c.DetectLocalMode, defaultDetectLocal)
 	healthz, metrics := serverAddresses(c.BindAddress)
 	c.HealthzBindAddress = withPort(c.HealthzBindAddress, healthz, healthzPort)

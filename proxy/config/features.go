@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -80,21 +79,21 @@ func gateUsage() string {
 // setGates returns the gates with the given values, and warnings about values that change nothing. Each gate that is
 // locked is a problem. One that is not known is only warned of: kube-proxy knows the gates of every component, and installers give all
 // of them the same list.
-func setGates(values map[string]bool, where string, ps *Problems) (featuregate.MutableVersionedFeatureGate, []string) {
+func setGates(values map[string]bool, where string, ps *Problems) (featuregate.MutableVersionedFeatureGate, Warnings) {
 	gates, err := newGates()
 	if err != nil { // two of the libraries name the same gate differently: no input leads here
 		ps.add(where, "set up the known gates: %v", err)
 		return nil, nil
 	}
 	known := gates.GetAll()
-	var unknown []string
+	var ws Warnings
 	good := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		value := values[name]
 		spec, ok := known[featuregate.Feature(name)]
 		switch {
 		case !ok:
-			unknown = append(unknown, fmt.Sprintf("feature gate %s is none of the proxy's and is ignored%s", name, didYouMean(name, gateNames(known))))
+			ws.add(where, "feature gate %s is none of the proxy's and is ignored%s", name, didYouMean(name, gateNames(known)))
 		case spec.LockToDefault && spec.Default != value:
 			ps.add(where, "%s=%t: the gate is locked to %t; remove it", name, value, spec.Default)
 		default:
@@ -105,7 +104,12 @@ func setGates(values map[string]bool, where string, ps *Problems) (featuregate.M
 	if err := gates.(featuregate.MutableFeatureGateWithLogger).SetFromMapWithLogger(logr.Discard(), good); err != nil {
 		ps.add(where, "%v", err)
 	}
-	return gates, append(unknown, gateWarnings(good)...)
+	for _, n := range noEffect {
+		if v, ok := good[string(n.gate)]; ok && v == n.value {
+			ws.add(where, "feature gate %s has no effect: %s", n.gate, n.why)
+		}
+	}
+	return gates, ws
 }
 
 func gateNames(known map[featuregate.Feature]featuregate.FeatureSpec) []string {
@@ -115,16 +119,6 @@ func gateNames(known map[featuregate.Feature]featuregate.FeatureSpec) []string {
 	}
 	slices.Sort(names)
 	return names
-}
-
-func gateWarnings(values map[string]bool) []string {
-	var warnings []string
-	for _, n := range noEffect {
-		if v, ok := values[string(n.gate)]; ok && v == n.value {
-			warnings = append(warnings, "feature gate "+string(n.gate)+" has no effect: "+n.why)
-		}
-	}
-	return warnings
 }
 
 // features reads the gates that change what the proxy does.

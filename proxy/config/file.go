@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -21,46 +20,62 @@ import (
 const kind = "KubeProxyConfiguration"
 
 // decodeFile reads a KubeProxyConfiguration from YAML or JSON, without defaults. Whatever is unknown is a warning, whatever
-// has the wrong type is a problem, and the rest of the file is read nevertheless.
-func decodeFile(data []byte) (c *external, warnings []string, ps Problems) {
-	tree, warnings, err := parseYAML(data)
-	if err != nil {
-		ps.add("--config", "%v; write a KubeProxyConfiguration in YAML or JSON", err)
-		return &external{}, warnings, ps
-	}
-	checkKind(tree, &ps)
-	delete(tree, "metadata") // kind and other tools add it
-	d := fileDecoder{known: fieldPaths()}
-	for _, l := range leaves(nil, tree) {
+// has the wrong type is a problem, and the rest of the file is read nevertheless. A Problem of the file as a whole has no Where.
+func decodeFile(data []byte) (c *external, ws Warnings, ps Problems) {
+	f := parseFile(data, &ps)
+	d := fileDecoder{known: fieldPaths(), warnings: f.warnings}
+	for _, l := range f.leaves {
 		d.decode(l)
 	}
-	return &d.conf, append(warnings, d.warnings...), append(ps, d.problems...)
+	return &d.conf, d.warnings, append(ps, d.problems...)
+}
+
+// file is a configuration file as it was written.
+type file struct {
+	leaves   []leaf // of fields, known or not, that say something
+	metadata bool   // there was an entry metadata, as kind writes it
+	warnings Warnings
+}
+
+// parseFile reads YAML or JSON.
+func parseFile(data []byte, ps *Problems) (f file) {
+	tree, ws, err := parseYAML(data)
+	f.warnings = ws
+	if err != nil {
+		ps.add("", "%v; write a KubeProxyConfiguration in YAML or JSON", err)
+		return f
+	}
+	checkKind(tree, ps)
+	_, f.metadata = tree["metadata"]
+	delete(tree, "metadata") // kind and other tools add it
+	f.leaves = leaves(nil, tree)
+	return f
 }
 
 // parseYAML reads the first document as a tree of maps, and warns about further documents and duplicate keys.
-func parseYAML(data []byte) (tree map[string]any, warnings []string, err error) {
+func parseYAML(data []byte) (tree map[string]any, ws Warnings, err error) {
 	doc, more, err := firstDocument(data)
 	if err != nil {
 		return nil, nil, err
 	}
 	if more {
-		warnings = append(warnings, "the configuration file has several YAML documents: only the first is used")
+		ws.add("", "the configuration file has several YAML documents: only the first is used")
 	}
 	raw, err := sigsyaml.YAMLToJSONStrict(doc)
 	if err != nil {
 		lenient, lenientErr := sigsyaml.YAMLToJSON(doc)
 		if lenientErr != nil {
-			return nil, warnings, lenientErr
+			return nil, ws, lenientErr
 		}
-		warnings = append(warnings, "the configuration file is not strictly valid: "+strings.Join(strings.Fields(err.Error()), " "))
+		ws.add("", "the configuration file is not strictly valid: %s", strings.Join(strings.Fields(err.Error()), " "))
 		raw = lenient
 	}
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.UseNumber()
 	if err := decoder.Decode(&tree); err != nil || tree == nil {
-		return nil, warnings, errors.New("the configuration file is not a mapping of fields to values")
+		return nil, ws, errors.New("the configuration file is not a mapping of fields to values")
 	}
-	return tree, warnings, nil
+	return tree, ws, nil
 }
 
 // firstDocument returns the first YAML document that is not blank, and whether there are more.
@@ -108,6 +123,12 @@ type leaf struct {
 	value any
 }
 
+// field returns the path as text.
+func (l leaf) field() string { return strings.Join(l.path, ".") }
+
+// text returns the value as JSON would have it but for the quotes of strings.
+func (l leaf) text() string { return plainJSON(marshal(l.value)) }
+
 // leaves returns the leaves of a tree in order of their paths. Null and "" are left out, as they mean the default.
 func leaves(path []string, tree map[string]any) []leaf {
 	var out []leaf
@@ -117,6 +138,12 @@ func leaves(path []string, tree map[string]any) []leaf {
 		case nil:
 		case map[string]any:
 			out = append(out, leaves(p, v)...)
+		case json.Number:
+			if v == "0" && isDuration(p) {
+				out = append(out, leaf{p, "0s"}) // the type wants a unit
+			} else {
+				out = append(out, leaf{p, v})
+			}
 		default:
 			if v != "" {
 				out = append(out, leaf{p, v})
@@ -130,25 +157,21 @@ func leaves(path []string, tree map[string]any) []leaf {
 type fileDecoder struct {
 	known    []string
 	conf     external
-	warnings []string
+	warnings Warnings
 	problems Problems
 }
 
 func (d *fileDecoder) decode(l leaf) {
-	field := strings.Join(l.path, ".")
-	value := l.value
-	if value == json.Number("0") && isDuration(l.path) {
-		value = "0s" // YAML's 0; the type wants a unit
-	}
-	strict, err := kjson.UnmarshalStrict(nest(l.path, value), &external{})
+	raw := nest(l.path, l.value)
+	strict, err := kjson.UnmarshalStrict(raw, &external{})
 	if err == nil {
-		err = kjson.UnmarshalCaseSensitivePreserveInts(nest(l.path, value), &d.conf)
+		err = kjson.UnmarshalCaseSensitivePreserveInts(raw, &d.conf)
 	}
 	if err != nil {
-		d.problems.add(field, "%s; give %s", leafCause(l.value, err), leafWanted(l.path, err))
+		d.problems.add(l.field(), "%s does not fit; give %s", marshal(l.value), leafWanted(l.path, err))
 	}
 	for _, s := range strict {
-		d.warnings = append(d.warnings, fmt.Sprintf("the configuration file has an %v, which is ignored%s", s, didYouMean(field, d.known)))
+		d.warnings.add(l.field(), "the configuration file has an %v, which is ignored%s", s, didYouMean(l.field(), d.known))
 	}
 }
 
@@ -157,6 +180,11 @@ func nest(path []string, value any) []byte {
 	for _, key := range slices.Backward(path) {
 		value = map[string]any{key: value}
 	}
+	return marshal(value)
+}
+
+// marshal returns the JSON of a value that was decoded from JSON.
+func marshal(value any) []byte {
 	raw, err := json.Marshal(value)
 	if err != nil {
 		panic("marshal a value that was decoded from JSON: " + err.Error())
@@ -168,15 +196,6 @@ func nest(path []string, value any) []byte {
 func isDuration(path []string) bool {
 	last := path[len(path)-1]
 	return strings.HasSuffix(last, "Period") || strings.HasSuffix(last, "Timeout")
-}
-
-// leafCause shows a value of the wrong type.
-func leafCause(value any, err error) string {
-	raw, marshalErr := json.Marshal(value)
-	if marshalErr != nil {
-		return err.Error()
-	}
-	return string(raw) + " does not fit"
 }
 
 // leafWanted says what should stand there.
@@ -199,32 +218,4 @@ func leafWanted(path []string, err error) string {
 		return "a mapping"
 	}
 	return "a number that " + mismatch.Type.String() + " can hold"
-}
-
-// fieldPaths returns the path of every field of a configuration.
-func fieldPaths() []string {
-	var c external
-	setDefaults(&c)
-	raw, err := json.Marshal(&c)
-	if err != nil {
-		panic("marshal the default configuration: " + err.Error())
-	}
-	var paths []string
-	var walk func(prefix string, value any)
-	walk = func(prefix string, value any) {
-		m, ok := value.(map[string]any)
-		if !ok {
-			paths = append(paths, prefix)
-			return
-		}
-		for _, key := range slices.Sorted(maps.Keys(m)) {
-			walk(strings.TrimPrefix(prefix+"."+key, "."), m[key])
-		}
-	}
-	var tree map[string]any
-	if err := json.Unmarshal(raw, &tree); err != nil {
-		panic("unmarshal the default configuration: " + err.Error())
-	}
-	walk("", tree)
-	return paths
 }

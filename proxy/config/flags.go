@@ -13,12 +13,10 @@ import (
 type class uint8
 
 const (
-	classNoFile   class = iota // ignored if there is a configuration file
-	classAlways                // also beside a configuration file
-	classIPTables              // as classNoFile, and without effect in mode nftables
-	classIPVS                  // as classIPTables
-	classWindows               // accepted, without effect on Linux
-	classOldLog                // accepted, without effect: logging flags that Kubernetes removed
+	classNoFile  class = iota // ignored if there is a configuration file
+	classAlways               // also beside a configuration file
+	classWindows              // accepted, without effect on Linux
+	classOldLog               // accepted, without effect: logging flags that Kubernetes removed
 )
 
 // Flags are the proxy's command-line flags. Make them with NewFlags, give them arguments with Parse, and use Config.
@@ -93,11 +91,11 @@ func (f *Flags) define() {
 	f.group(classNoFile, f.defineServers)
 	f.group(classNoFile, f.defineRules)
 	f.group(classNoFile, f.defineConntrack)
-	f.group(classIPTables, func(s *pflag.FlagSet) {
+	f.group(classNoFile, func(s *pflag.FlagSet) {
 		s.Int32Var(f.conf.IPTables.MasqueradeBit, "iptables-masquerade-bit", *f.conf.IPTables.MasqueradeBit, "Modes iptables and ipvs: bit of the packet mark, 0 to 31, that asks for masquerading.")
 		s.BoolVar(f.conf.IPTables.LocalhostNodePorts, "iptables-localhost-nodeports", true, "Mode iptables: serve NodePorts on IPv4 loopback addresses.")
 	})
-	f.group(classIPVS, f.defineIPVS)
+	f.group(classNoFile, f.defineIPVS)
 	f.group(classWindows, f.defineWindows)
 	f.group(classOldLog, defineOldLog)
 }

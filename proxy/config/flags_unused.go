@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// The flags in this file are accepted so that an existing command line starts; each that is set earns a warning.
+// The flags in this file have no effect in mode nftables. They are accepted so that an existing command line starts.
 
 func (f *Flags) defineIPVS(s *pflag.FlagSet) {
 	c := &f.conf.IPVS

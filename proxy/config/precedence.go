@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"net/netip"
 
 	"github.com/spf13/pflag"
@@ -152,23 +151,34 @@ func (f *Flags) override(c *external) {
 	}
 }
 
-// flagWarnings names each flag that was set and has no effect.
-func (f *Flags) flagWarnings() []string {
-	var warnings []string
+// flagWarnings names each flag that was set and has no effect in a mode.
+func (f *Flags) flagWarnings(m Mode) (ws Warnings) {
 	f.set.Visit(func(flag *pflag.Flag) {
-		class := f.class[flag.Name]
-		switch {
+		where := "--" + flag.Name
+		switch class := f.class[flag.Name]; {
 		case class == classWindows:
-			warnings = append(warnings, fmt.Sprintf("--%s is ignored: it is for Windows only", flag.Name))
+			ws.add(where, "%s is ignored: it is for Windows only", where)
 		case class == classOldLog:
-			warnings = append(warnings, fmt.Sprintf("--%s is ignored: Kubernetes components lost it in 1.26; use -v, --vmodule and --logging-format", flag.Name))
+			ws.add(where, "%s is ignored: Kubernetes components lost it in 1.26; use -v, --vmodule and --logging-format", where)
 		case f.configFile != "" && class != classAlways:
-			warnings = append(warnings, fmt.Sprintf("--%s is ignored because --config is given; set it in the configuration file", flag.Name))
-		case class == classIPTables || class == classIPVS:
-			warnings = append(warnings, fmt.Sprintf("--%s has no effect in mode nftables", flag.Name))
+			ws.add(where, "%s is ignored because --config is given; set it in the configuration file", where)
+		case !flagUsedIn(flag.Name, m):
+			ws.add(where, "%s has no effect in mode %s", where, m)
 		case flag.Name == "healthz-port" || flag.Name == "metrics-port":
-			warnings = append(warnings, fmt.Sprintf("--%s is deprecated; put the port into --%s-bind-address", flag.Name, flag.Name[:7]))
+			ws.add(where, "%s is deprecated; put the port into --%s-bind-address", where, flag.Name[:7])
 		}
 	})
-	return warnings
+	return ws
+}
+
+// flagUsedIn tells whether a mode uses one of the fields that a flag sets.
+func flagUsedIn(flag string, m Mode) bool {
+	sets := false
+	for field, name := range flagOf {
+		if name == flag && usedIn(field, m) {
+			return true
+		}
+		sets = sets || name == flag
+	}
+	return !sets
 }

@@ -48,7 +48,7 @@ func TestFlagsBesideFile(t *testing.T) {
 		if diff := cmp.Diff(plain.External, c.External); diff != "" {
 			t.Errorf("--%s counts beside a file: -without +with\n%s", name, diff)
 		}
-		if len(c.Warnings) != len(plain.Warnings)+1 || !strings.HasPrefix(c.Warnings[0], "--"+name+" is ignored") {
+		if len(c.Warnings) != len(plain.Warnings)+1 || !strings.HasPrefix(c.Warnings[0].Text, "--"+name+" is ignored") {
 			t.Errorf("--%s: warnings %q", name, c.Warnings)
 		}
 	}
@@ -80,7 +80,7 @@ logging: {format: json, verbosity: 1, flushFrequency: 1s, options: {text: {split
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("with flags: -want +got\n%s", diff)
 	}
-	if c := mustLoad(t, files, "--config=file", "--manifests=/m"); c.Manifests != "/m" || !strings.Contains(strings.Join(c.Warnings, "\n"), "clientConnection.kubeconfig is ignored") {
+	if c := mustLoad(t, files, "--config=file", "--manifests=/m"); c.Manifests != "/m" || !strings.Contains(texts(c.Warnings), "clientConnection.kubeconfig is ignored") {
 		t.Errorf("manifests %q, warnings %q", c.Manifests, c.Warnings)
 	}
 }
@@ -123,7 +123,7 @@ func TestModeSections(t *testing.T) {
 		warnings      int
 	}
 	rows := map[string]row{
-		"--config=iptables --cluster-cidr=x": {30 * time.Second, 0, false, 14, 4},
+		"--config=iptables --cluster-cidr=x": {30 * time.Second, 0, false, 14, 6},
 		"--config=nftables":                  {9 * time.Second, time.Second, true, 3, 1},
 		"--iptables-sync-period=8s --iptables-min-sync-period=2s --masquerade-all --cluster-cidr=10.0.0.0/8": {8 * time.Second, 2 * time.Second, true, 14, 0},
 		"--iptables-min-sync-period=1s --iptables-masquerade-bit=3 --cluster-cidr=10.0.0.0/8":                {30 * time.Second, time.Second, false, 14, 1},
@@ -164,7 +164,7 @@ func TestWarnings(t *testing.T) {
 	}
 	for args, want := range rows {
 		c := mustLoad(t, nil, strings.Fields(args)...)
-		if want == "" && len(c.Warnings) == 0 || len(c.Warnings) == 1 && want != "" && strings.HasPrefix(c.Warnings[0], want) {
+		if want == "" && len(c.Warnings) == 0 || len(c.Warnings) == 1 && want != "" && strings.HasPrefix(c.Warnings[0].Text, want) {
 			continue
 		}
 		t.Errorf("%s: warnings %q, want %q", args, c.Warnings, want)
@@ -175,7 +175,7 @@ func TestDuplicateKeyIsAWarning(t *testing.T) {
 	files := map[string]string{"file": header + "clusterCIDR: 10.0.0.0/8\noomScoreAdj: 1\noomScoreAdj: 2\n"}
 	c := mustLoad(t, files, "--config=file")
 	want := []string{`the configuration file is not strictly valid: yaml: unmarshal errors: line 5: key "oomScoreAdj" already set in map`}
-	if diff := cmp.Diff(want, c.Warnings); diff != "" || c.OOMScoreAdj != 2 {
+	if diff := cmp.Diff(strings.Join(want, "\n"), texts(c.Warnings)); diff != "" || c.OOMScoreAdj != 2 {
 		t.Errorf("oom score %d, warnings: -want +got\n%s", c.OOMScoreAdj, diff)
 	}
 }
@@ -228,7 +228,7 @@ func TestWrittenFileReadsBackTheSame(t *testing.T) {
 			t.Errorf("%s: -written +read\n%s", args, diff)
 		}
 		for _, w := range second.Warnings {
-			if strings.Contains(w, "configuration file") {
+			if strings.Contains(w.Text, "configuration file") {
 				t.Errorf("%s: reading it back warns: %s", args, w)
 			}
 		}

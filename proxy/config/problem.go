@@ -7,14 +7,19 @@ import (
 
 // Problem is one thing that is wrong with the command line or the configuration file.
 type Problem struct {
-	// Where is what has to be changed: a flag ("--conntrack-min"), a field path ("conntrack.min") or an argument.
+	// Where is what has to be changed: a flag ("--conntrack-min"), a field path ("conntrack.min") or an argument; "" for all of a file.
 	Where string
 	// Text names the value, what is wrong with it, and what to do.
 	Text string
 }
 
 // Error returns "where: text".
-func (p Problem) Error() string { return p.Where + ": " + p.Text }
+func (p Problem) Error() string {
+	if p.Where == "" {
+		return p.Text
+	}
+	return p.Where + ": " + p.Text
+}
 
 // Problems is an error that holds every Problem that was found, in the order of the command line and then of the file.
 type Problems []Problem

@@ -13,52 +13,81 @@ import (
 // Config builds the configuration from the parsed flags, and from the file of --config, which it gets from read. The error
 // is a Problems with everything that is wrong.
 func (f *Flags) Config(read func(path string) ([]byte, error)) (*Config, error) {
-	ps := append(Problems(nil), f.problems...)
-	conf, contents, warnings := f.sources(read, &ps)
-	minSyncPeriod := conf.NFTables.MinSyncPeriod.Duration
+	modes := runnable
+	if f.cleanup { // is possible after every mode
+		modes = Modes
+	}
+	r := f.resolve(read, wish{modes: modes})
+	if len(r.problems) > 0 {
+		return nil, r.problems
+	}
+	return r.config, nil
+}
+
+// wish says how sources are to be looked at.
+type wish struct {
+	modes   []Mode // those that are accepted
+	instead Mode   // of the one that the sources say; "" for that
+}
+
+// resolution is all that is found out about a configuration. What there are problems with is not valid in config.
+type resolution struct {
+	config   *Config
+	said     Mode // by the sources; "" if they say none
+	problems Problems
+	notes    Warnings // about what has no effect, and harms nobody
+}
+
+// resolve brings flags and file into a Config.
+func (f *Flags) resolve(read func(path string) ([]byte, error), w wish) resolution {
+	r := resolution{problems: slices.Clone(f.problems)}
+	conf, contents, fileWarnings := f.sources(read, &r.problems)
+	r.said = Mode(conf.Mode)
+	if w.instead != "" {
+		conf.Mode = v1alpha1.ProxyMode(w.instead)
+	}
 	modeSet := conf.Mode != ""
 	setDefaults(conf)
 	setDependentDefaults(conf)
-	if !modeSet && f.configFile != "" {
-		warnings = append(warnings, unusedIPTablesSection(conf)...)
-	}
 
-	v := &validator{conf: conf, where: f.where, problems: &ps}
-	c := f.build(v)
-	c.ModeSet = modeSet
-	c.contents = contents
+	v := &validator{conf: conf, mode: Mode(conf.Mode), where: f.where, problems: &r.problems}
+	c := f.build(v, w.modes)
+	c.ModeSet, c.contents, c.flags = modeSet, contents, f
 	c.Flags = map[string]string{}
 	f.set.VisitAll(func(flag *pflag.Flag) { c.Flags[flag.Name] = flag.Value.String() })
-	c.Sync.MinPeriod = minSyncPeriod
-	f.ownSettings(c, &ps)
-	if len(ps) > 0 {
-		return nil, ps
+	f.ownSettings(c, &r.problems)
+	var unusedWarnings Warnings
+	if f.configFile != "" {
+		unusedWarnings, r.notes = unused(conf, c.Mode, modeSet, v.latent)
 	}
-	c.Warnings = slices.Concat(warnings, c.Warnings, c.addressWarnings())
-	return c, nil
+	c.Warnings = slices.Concat(f.flagWarnings(c.Mode), fileWarnings, unusedWarnings, c.Warnings, c.addressWarnings())
+	r.config = c
+	return r
 }
 
 // sources returns the configuration of the file and the file's contents, or else that of the flags; without dependent defaults.
-func (f *Flags) sources(read func(string) ([]byte, error), ps *Problems) (*external, []byte, []string) {
-	warnings := f.flagWarnings()
+func (f *Flags) sources(read func(string) ([]byte, error), ps *Problems) (*external, []byte, Warnings) {
 	if f.configFile == "" {
-		return f.fromFlags(ps), nil, warnings
+		return f.fromFlags(ps), nil, nil
 	}
 	data, err := read(f.configFile)
 	if err != nil {
 		ps.add("--config", "%v; give the path of a readable file", err)
-		return &external{}, nil, warnings
+		return &external{}, nil, nil
 	}
-	conf, fileWarnings, problems := decodeFile(data)
-	*ps = append(*ps, problems...)
+	conf, ws, problems := decodeFile(data)
+	for _, p := range problems {
+		orDefault(&p.Where, "--config")
+		*ps = append(*ps, p)
+	}
 	f.override(conf)
-	return conf, data, slices.Concat(warnings, fileWarnings, unusedFields(conf))
+	return conf, data, ws
 }
 
 // build validates the configuration and brings it into typed form.
-func (f *Flags) build(v *validator) *Config {
+func (f *Flags) build(v *validator, modes []Mode) *Config {
 	conf := v.conf
-	c := &Config{External: conf, Mode: NFTables}
+	c := &Config{External: conf, Mode: v.mode}
 	c.Gates, c.Warnings = setGates(conf.FeatureGates, v.where("featureGates"), v.problems)
 	v.client()
 	if c.Gates != nil {
@@ -75,7 +104,7 @@ func (f *Flags) build(v *validator) *Config {
 	}
 	c.MetricsBindAddress = v.serverAddress("metricsBindAddress", conf.MetricsBindAddress)
 	v.hiddenMetrics()
-	v.mode(f.cleanup)
+	v.modeIsOneOf(modes)
 	v.numbersAndIntervals()
 	v.minSyncPeriod()
 	v.excludeCIDRs()
@@ -84,6 +113,24 @@ func (f *Flags) build(v *validator) *Config {
 	c.NodePortAddresses = v.nodePortAddresses()
 	c.fill(conf)
 	return c
+}
+
+// fillSection copies what each mode has in a section of its own.
+func (c *Config) fillSection(conf *external) {
+	switch c.Mode {
+	case IPTables, IPVS:
+		c.MasqueradeAll, c.MasqueradeBit = conf.IPTables.MasqueradeAll, uint8(*conf.IPTables.MasqueradeBit)
+	default:
+		c.MasqueradeAll, c.MasqueradeBit = conf.NFTables.MasqueradeAll, uint8(*conf.NFTables.MasqueradeBit)
+	}
+	switch c.Mode {
+	case IPTables:
+		c.Sync.Period, c.Sync.MinPeriod = conf.IPTables.SyncPeriod.Duration, conf.IPTables.MinSyncPeriod.Duration
+	case IPVS:
+		c.Sync.Period, c.Sync.MinPeriod = conf.IPVS.SyncPeriod.Duration, conf.IPVS.MinSyncPeriod.Duration
+	default:
+		c.Sync.Period, c.Sync.MinPeriod = conf.NFTables.SyncPeriod.Duration, conf.NFTables.MinSyncPeriod.Duration
+	}
 }
 
 // fill copies what needs no parsing.
@@ -98,10 +145,8 @@ func (c *Config) fill(conf *external) {
 		QPS:                conf.ClientConnection.QPS,
 		Burst:              int(conf.ClientConnection.Burst),
 	}
-	c.Sync.Period = conf.NFTables.SyncPeriod.Duration
 	c.Sync.Resync = conf.ConfigSyncPeriod.Duration
-	c.MasqueradeAll = conf.NFTables.MasqueradeAll
-	c.MasqueradeBit = uint8(*conf.NFTables.MasqueradeBit)
+	c.fillSection(conf)
 	c.DetectLocal = DetectLocal{
 		Mode:                LocalMode(conf.DetectLocalMode),
 		BridgeInterface:     conf.DetectLocal.BridgeInterface,
@@ -138,35 +183,8 @@ func (f *Flags) ownSettings(c *Config, ps *Problems) {
 		}
 	}
 	if c.Client.Kubeconfig != "" && !f.set.Changed("kubeconfig") {
-		c.Warnings = append(c.Warnings, "clientConnection.kubeconfig is ignored because --manifests is given")
+		c.Warnings = append(c.Warnings, Warning{Where: "clientConnection.kubeconfig", Text: "clientConnection.kubeconfig is ignored because --manifests is given"})
 	}
-}
-
-// unusedFields warns about fields of the file that never have an effect here.
-func unusedFields(conf *external) []string {
-	var warnings []string
-	if conf.PortRange != "" {
-		warnings = append(warnings, "portRange is ignored: it belonged to a mode that kube-proxy lost in 1.26")
-	}
-	if conf.Winkernel != (v1alpha1.KubeProxyWinkernelConfiguration{}) || conf.WindowsRunAsService {
-		warnings = append(warnings, "winkernel and windowsRunAsService are ignored: they are for Windows only")
-	}
-	return warnings
-}
-
-// unusedIPTablesSection warns about settings of the iptables section that kube-proxy would use if mode is unset.
-func unusedIPTablesSection(conf *external) []string {
-	var warnings []string
-	warn := func(field string) {
-		warnings = append(warnings, fmt.Sprintf("iptables.%s has no effect: mode is not set, which means nftables; set nftables.%s", field, field))
-	}
-	if conf.IPTables.MasqueradeAll && !conf.NFTables.MasqueradeAll {
-		warn("masqueradeAll")
-	}
-	if bit := *conf.IPTables.MasqueradeBit; bit != defaultMasqueradeBit && bit != *conf.NFTables.MasqueradeBit {
-		warn("masqueradeBit")
-	}
-	return warnings
 }
 
 // YAML returns the effective configuration as a KubeProxyConfiguration file. Read back, it gives the same Config.

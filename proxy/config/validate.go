@@ -9,39 +9,36 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/component-base/featuregate"
 	logsapi "k8s.io/component-base/logs/api/v1"
-	"k8s.io/kube-proxy/config/v1alpha1"
-)
-
-// The values of mode that kube-proxy knows besides nftables.
-const (
-	modeIPTables v1alpha1.ProxyMode = "iptables"
-	modeIPVS     v1alpha1.ProxyMode = "ipvs"
-	modeWindows  v1alpha1.ProxyMode = "kernelspace"
 )
 
 // validator checks one configuration whose defaults were filled in; where names what to change for a field.
 type validator struct {
 	conf     *external
+	mode     Mode
 	where    func(field string) string
 	problems *Problems
+	latent   Problems // of fields that the mode does not use: they would be problems in another
 }
 
 func (v *validator) add(field, format string, args ...any) {
-	v.problems.add(v.where(field), format, args...)
+	if usedIn(field, v.mode) {
+		v.problems.add(v.where(field), format, args...)
+	} else {
+		v.latent.add(field, format, args...)
+	}
 }
 
 // numbersAndIntervals checks the limits of the tables in defaults.go.
 func (v *validator) numbersAndIntervals() {
 	for _, n := range numbers {
 		value := **n.at(v.conf)
-		if v.checks(n.mode) && (value < n.min || value > n.max) {
+		if value < n.min || value > n.max {
 			v.add(n.field, "%d is outside %d to %d; give a number within", value, n.min, n.max)
 		}
 	}
 	for _, i := range intervals {
 		d := i.at(v.conf).Duration
 		switch {
-		case !v.checks(i.mode):
 		case i.positive && d <= 0:
 			v.add(i.field, "%v is not positive; give a duration such as %s", d, i.def)
 		case d < 0:
@@ -55,41 +52,33 @@ func (v *validator) numbersAndIntervals() {
 	}
 }
 
-// checks tells whether what belongs to a mode is checked; "" belongs to all.
-func (v *validator) checks(mode v1alpha1.ProxyMode) bool {
-	return mode == "" || mode == v.conf.Mode
-}
-
-// minSyncPeriod checks that the mode's least time between syncs does not exceed its sync period.
+// minSyncPeriod checks that the least time between syncs does not exceed the sync period.
 func (v *validator) minSyncPeriod() {
-	periods := map[v1alpha1.ProxyMode]struct {
+	periods := []struct {
 		section      string
 		least, usual metav1.Duration
 	}{
-		modeIPTables: {"iptables", v.conf.IPTables.MinSyncPeriod, v.conf.IPTables.SyncPeriod},
-		modeIPVS:     {"ipvs", v.conf.IPVS.MinSyncPeriod, v.conf.IPVS.SyncPeriod},
-		defaultMode:  {"nftables", v.conf.NFTables.MinSyncPeriod, v.conf.NFTables.SyncPeriod},
+		{"iptables", v.conf.IPTables.MinSyncPeriod, v.conf.IPTables.SyncPeriod},
+		{"ipvs", v.conf.IPVS.MinSyncPeriod, v.conf.IPVS.SyncPeriod},
+		{"nftables", v.conf.NFTables.MinSyncPeriod, v.conf.NFTables.SyncPeriod},
 	}
-	p, ok := periods[v.conf.Mode]
-	if ok && p.usual.Duration > 0 && p.least.Duration > p.usual.Duration {
-		v.add(p.section+".minSyncPeriod", "%v is more than %s (%v); give at most that",
-			p.least.Duration, v.where(p.section+".syncPeriod"), p.usual.Duration)
+	for _, p := range periods {
+		if p.usual.Duration > 0 && p.least.Duration > p.usual.Duration {
+			v.add(p.section+".minSyncPeriod", "%v is more than %s (%v); give at most that",
+				p.least.Duration, v.where(p.section+".syncPeriod"), p.usual.Duration)
+		}
 	}
 }
 
-// mode checks that this build can do what is asked for. Cleaning up is possible after every mode.
-func (v *validator) mode(cleanup bool) {
-	modes := []string{string(NFTables), string(modeIPTables), string(modeIPVS)}
-	switch m := v.conf.Mode; m {
-	case defaultMode:
-	case modeIPTables, modeIPVS:
-		if !cleanup {
-			v.add("mode", "%q: this build has mode nftables only; set nftables, or keep kube-proxy on nodes that need %s", m, m)
-		}
-	case modeWindows:
-		v.add("mode", "%q is for Windows only; set nftables", m)
+// modeIsOneOf checks that a mode can be had.
+func (v *validator) modeIsOneOf(modes []Mode) {
+	switch {
+	case slices.Contains(modes, v.mode):
+	case slices.Contains(Modes, v.mode):
+		v.add("mode", "%q: this build has mode %s only; set %s, or keep kube-proxy on nodes that need %s",
+			v.mode, oneOf(modeNames(modes)), oneOf(modeNames(modes)), v.mode)
 	default:
-		v.add("mode", "%q is not a mode%s; set nftables", m, didYouMean(string(m), modes))
+		v.add("mode", "%s", notAMode(string(v.mode), modes))
 	}
 }
 

@@ -21,7 +21,6 @@ func TestEachRule(t *testing.T) {
 		{"--hostname-override= ", "", `--hostname-override: " " is blank; give the Node's name, or leave it out`},
 		{"--kube-api-burst=-1", "", `--kube-api-burst: -1 is negative; give 0 or more`},
 		{"--oom-score-adj=1001", "", `--oom-score-adj: 1001 is outside -1000 to 1000; give a number within`},
-		{"--iptables-masquerade-bit=32", "", `--iptables-masquerade-bit: 32 is outside 0 to 31; give a number within`},
 		{"--conntrack-min=-1", "", `--conntrack-min: -1 is outside 0 to 2147483647; give a number within`},
 		{"--conntrack-max-per-core=-1", "", `--conntrack-max-per-core: -1 is outside 0 to 2147483647; give a number within`},
 		{"--conntrack-tcp-timeout-established=-1s", "", `--conntrack-tcp-timeout-established: -1s is negative; give 0, which leaves the kernel's value, or a positive duration`},
