@@ -1,9 +1,11 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -118,6 +120,15 @@ func (h *Host) Do(fn func() error) error {
 		result <- err
 	}()
 	return <-result
+}
+
+// DialContext connects like net.Dialer.DialContext, from the host. The address must be an IP address with a port.
+func (h *Host) DialContext(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	inside := h.Do(func() error {
+		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, inside
 }
 
 // Start starts a process in the namespace, like cmd.Start. It is killed when the lab is closed or this process ends, unless
