@@ -45,7 +45,7 @@ const modeBefore = IPTables
 
 // resolveFile resolves a file without flags; a mode that is not "" replaces that of the file.
 func resolveFile(data []byte, mode Mode) resolution {
-	f := NewFlags()
+	f := noFlags()
 	f.configFile = "the file"
 	r := f.resolve(func(string) ([]byte, error) { return data, nil }, wish{modes: Modes, instead: mode})
 	for i := range r.problems {

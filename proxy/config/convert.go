@@ -67,7 +67,7 @@ type converter struct {
 
 func newConverter(res *resolution, to Mode) *converter {
 	conf := res.config.External
-	return &converter{from: res.config.Mode, to: to, conf: conf, values: flatten(conf), defaults: flatten(defaultFile()), set: map[string]bool{}, out: map[string]any{}}
+	return &converter{from: res.config.Mode, to: to, conf: conf, values: flatten(conf), defaults: defaultValues(), set: map[string]bool{}, out: map[string]any{}}
 }
 
 // convert brings one value over.

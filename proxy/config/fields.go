@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // flatten returns the value of each field of a configuration by its path, as JSON would have it but for the quotes of strings. A
@@ -50,14 +51,17 @@ func defaultFile() *external {
 	return &c
 }
 
-// fieldPaths returns the path of every field of a configuration.
-func fieldPaths() []string {
+// defaultValues returns the value of each field of a file that sets nothing. It is not to be modified.
+var defaultValues = sync.OnceValue(func() map[string]string { return flatten(defaultFile()) })
+
+// fieldPaths returns the path of every field of a configuration. It is not to be modified.
+var fieldPaths = sync.OnceValue(func() []string {
 	known := []string{"featureGates", "logging.vmodule", "logging.options.text.splitStream", "logging.options.json.splitStream", "windowsRunAsService"}
-	for path := range flatten(defaultFile()) {
+	for path := range defaultValues() {
 		if !strings.HasPrefix(path, "featureGates.") {
 			known = append(known, path)
 		}
 	}
 	slices.Sort(known)
 	return slices.Compact(known)
-}
+})

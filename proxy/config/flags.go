@@ -41,6 +41,16 @@ type Flags struct {
 
 // NewFlags returns the flags with their defaults.
 func NewFlags() *Flags {
+	f := noFlags()
+	f.syncPeriod, f.minSyncPeriod = f.conf.IPTables.SyncPeriod.Duration, f.conf.IPTables.MinSyncPeriod.Duration
+	f.set.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
+	f.set.SortFlags = false
+	f.define()
+	return f
+}
+
+// noFlags returns what Flags are of a command that takes none.
+func noFlags() *Flags {
 	f := &Flags{
 		set:               pflag.NewFlagSet("turnout", pflag.ContinueOnError),
 		class:             map[string]class{},
@@ -51,10 +61,6 @@ func NewFlags() *Flags {
 		version:           "false",
 	}
 	setDefaults(&f.conf)
-	f.syncPeriod, f.minSyncPeriod = f.conf.IPTables.SyncPeriod.Duration, f.conf.IPTables.MinSyncPeriod.Duration
-	f.set.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
-	f.set.SortFlags = false
-	f.define()
 	return f
 }
 

@@ -41,7 +41,7 @@ func unused(conf *external, m Mode, modeSet bool, latent Problems) (found, notes
 
 // unusedInMode finds the fields that a mode does not use, and that were set to something else than their default.
 func unusedInMode(conf *external, m Mode, modeSet bool, latent Problems) (found, notes Warnings) {
-	set, defaults := flatten(conf), flatten(defaultFile())
+	set, defaults := flatten(conf), defaultValues()
 	name := "mode " + string(m)
 	if !modeSet {
 		name += ", which an unset mode means"
