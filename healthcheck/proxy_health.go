@@ -42,9 +42,8 @@ type ProxyHealthOptions struct {
 // ProxyHealth knows how well the proxy does. All methods may be called from any goroutine. Families that are not in use are
 // ignored.
 type ProxyHealth struct {
-	opts ProxyHealthOptions
-
 	mu       sync.Mutex // guards what follows
+	opts     ProxyHealthOptions
 	node     NodeFacts
 	synced   bool
 	families map[proxy.Family]*familyHealth
@@ -69,6 +68,13 @@ func NewProxyHealth(o ProxyHealthOptions) *ProxyHealth {
 		h.families[f] = &familyHealth{updated: start}
 	}
 	return h
+}
+
+// SetTimeout replaces the timeout of the options.
+func (h *ProxyHealth) SetTimeout(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.opts.Timeout = d
 }
 
 // SourcesSynced tells that all Services and EndpointSlices were delivered. From now on each family waits for its first

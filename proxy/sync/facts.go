@@ -117,7 +117,7 @@ func (l *Loop) takeFacts(before *desired.Facts) (*desired.Facts, []string) {
 		return before, nil
 	}
 	l.inputs.dirty = false
-	n := l.inputs.node
+	n, config := l.inputs.node, l.inputs.facts
 	var cidrs []netip.Prefix
 	warnings := []string{} // not nil: the last one may have gone
 	for _, c := range l.inputs.cidrs {
@@ -131,11 +131,7 @@ func (l *Loop) takeFacts(before *desired.Facts) (*desired.Facts, []string) {
 		}
 	}
 	l.inputs.mu.Unlock()
-	families := make([]proxy.Family, len(l.families))
-	for i, f := range l.families {
-		families[i] = f.Family
-	}
-	facts, more := l.options.Facts.facts(l.options.NodeName, families, n, cidrs)
+	facts, more := config.facts(l.options.NodeName, l.inUse(), n, cidrs)
 	slices.Sort(warnings)
 	return facts, append(warnings, more...)
 }

@@ -86,7 +86,7 @@ func TestFactsAreFollowedAtOnce(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			run(t, func(r *rig) {
 				if c.config != nil {
-					c.config(&r.loop.options.Facts)
+					c.config(&r.loop.inputs.facts)
 				}
 				web := service("web", "10.96.0.1", v1.ProtocolTCP)
 				r.loop.SetService(web)

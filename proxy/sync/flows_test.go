@@ -77,7 +77,7 @@ func describe(s *proxy.Service) string {
 // A changed address alone reaches the cleaner, too: flows to it may have bypassed the NodePorts until now.
 func TestAddressesReachTheFlowCleaner(t *testing.T) {
 	run(t, func(r *rig) {
-		r.loop.options.Facts.NodePorts = node.NodePortConfig{All: true}
+		r.loop.inputs.facts.NodePorts = node.NodePortConfig{All: true}
 		r.synced()
 		r.local.set(addr("192.168.77.1"))
 		r.loop.AddressesChanged()

@@ -24,7 +24,7 @@ func TestHealthCheckNodePorts(t *testing.T) {
 	defer r.cancel()
 	services := healthcheck.NewServices(healthcheck.ServicesOptions{Healthy: r.health.Healthy})
 	r.loop.options.Services = services
-	r.loop.options.Facts.NodePorts = node.NodePortConfig{All: true}
+	r.loop.inputs.facts.NodePorts = node.NodePortConfig{All: true}
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)

@@ -13,14 +13,16 @@ import (
 
 // inputs are the objects that States depend on besides Services and EndpointSlices.
 type inputs struct {
-	mu    *sync.Mutex // guards what follows
-	node  *v1.Node
-	cidrs map[string]*networking.ServiceCIDR
-	dirty bool // something changed since the facts were made
+	mu     *sync.Mutex // guards what follows
+	facts  FactsConfig
+	timing Timing
+	node   *v1.Node
+	cidrs  map[string]*networking.ServiceCIDR
+	dirty  bool // something changed since the facts were made
 }
 
-func newInputs() inputs {
-	return inputs{mu: new(sync.Mutex), cidrs: map[string]*networking.ServiceCIDR{}, dirty: true}
+func newInputs(f FactsConfig, t Timing) inputs {
+	return inputs{mu: new(sync.Mutex), facts: f, timing: t, cidrs: map[string]*networking.ServiceCIDR{}, dirty: true}
 }
 
 // SetService is part of source.Sink, as are the following.
