@@ -47,7 +47,7 @@ type daemon struct {
 // runProxy runs the proxy until the context ends. The rules stay as they are then.
 func runProxy(ctx context.Context, cfg *config.Config) error {
 	if cfg.CleanupAndExit {
-		return cleanup(ctx)
+		return cleanup(ctx, everything, os.Stdout)
 	}
 	d := &daemon{cfg: cfg, started: time.Now()}
 	klog.FromContext(ctx).Info("Starting", "version", version.Get().GitVersion, "mode", cfg.Mode, "modeSet", cfg.ModeSet)
@@ -123,14 +123,10 @@ func (d *daemon) tuneLater(ctx context.Context) {
 	if !d.untuned {
 		return
 	}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for len(d.loop.States()) == 0 {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	select {
+	case <-ctx.Done():
+		return
+	case <-d.loop.Programmed():
 	}
 	for _, p := range d.tuneConntrack(ctx) {
 		klog.FromContext(ctx).Info("A setting of connection tracking stays as it is", "error", p.Error())
@@ -237,6 +233,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return ignoreCancel(ctx, d.addrs.Run(ctx)) })
 	g.Go(func() error { d.watchTable(ctx); return nil })
 	g.Go(func() error { d.tuneLater(ctx); return nil })
+	g.Go(func() error { d.removeLeftovers(ctx); return nil })
 	g.Go(func() error { return d.watchConfig(ctx) })
 	for _, s := range d.servers() {
 		g.Go(func() error { return healthcheck.ListenAndServe(ctx, s) })
@@ -279,17 +276,3 @@ func (d *daemon) watchTable(ctx context.Context) {
 }
 
 const watchRetry = 10 * time.Second
-
-// cleanup removes the tables of nftables mode.
-func cleanup(ctx context.Context) error {
-	var errs []error
-	for _, f := range proxy.Families {
-		b, err := nftables.Open(nftables.Options{Family: f})
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		errs = append(errs, b.Cleanup(ctx), b.Close())
-	}
-	return errors.Join(errs...)
-}

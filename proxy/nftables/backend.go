@@ -298,3 +298,24 @@ func (b *Backend) Cleanup(context.Context) error {
 	}
 	return nil
 }
+
+// Exists tells whether there is a table of this name, of whatever layout.
+func (b *Backend) Exists() (bool, error) {
+	err := b.kernel.request(unix.NFT_MSG_GETTABLE, 0, func(a *attributes) { a.str(unix.NFTA_TABLE_NAME, TableName) },
+		func(received, []byte) error { return nil })
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for table %s: %w", TableOf(b.options.Family), err)
+	}
+	return true, nil
+}
+
+// TableOf names a family's table as nft does, such as "ip kube-proxy".
+func TableOf(f proxy.Family) string {
+	if f == proxy.IPv6 {
+		return "ip6 " + TableName
+	}
+	return "ip " + TableName
+}

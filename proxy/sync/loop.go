@@ -61,14 +61,15 @@ type Events interface {
 
 // Loop brings objects to the kernel. It is a source.Sink; Run does the work.
 type Loop struct {
-	options   Options
-	services  *track.ServiceChangeTracker
-	endpoints *track.EndpointsChangeTracker
-	inputs    inputs
-	wake      chan struct{}
-	synced    chan struct{} // closed by Synced, once
-	once      gosync.Once
-	families  []*family // in use, in order
+	options    Options
+	services   *track.ServiceChangeTracker
+	endpoints  *track.EndpointsChangeTracker
+	inputs     inputs
+	wake       chan struct{}
+	synced     chan struct{} // closed by Synced, once
+	programmed chan struct{} // closed once the kernel follows a State of each family
+	once       gosync.Once
+	families   []*family // in use, in order
 
 	published atomic.Pointer[desired.Result] // the same as result, for others to read
 
@@ -84,7 +85,7 @@ var _ source.Sink = (*Loop)(nil)
 func New(o Options) *Loop {
 	l := &Loop{
 		options: o, services: track.NewServiceChangeTracker(), endpoints: track.NewEndpointsChangeTracker(o.NodeName),
-		inputs: newInputs(o.Facts, o.Timing), wake: make(chan struct{}, 1), synced: make(chan struct{}), problems: newProblemLog(o.Events),
+		inputs: newInputs(), wake: make(chan struct{}, 1), synced: make(chan struct{}), programmed: make(chan struct{}), problems: newProblemLog(o.Events),
 	}
 	for _, f := range o.Families {
 		l.families = append(l.families, newFamily(f, o.Backends[f], &o))
@@ -104,10 +105,9 @@ func (l *Loop) Run(ctx context.Context) {
 	}
 	l.options.Health.SourcesSynced()
 	klog.FromContext(ctx).Info("All Services and EndpointSlices were delivered", "services", l.services.Pending())
-	var retry backOff
+	retry := backOff{max: l.options.Timing.MaxRetry}
 	for {
 		started := time.Now()
-		retry.max = l.timing().MaxRetry
 		again := l.sync(ctx, &retry)
 		if !l.wait(ctx, started, again, retry.next) {
 			return
@@ -118,9 +118,10 @@ func (l *Loop) Run(ctx context.Context) {
 // wait returns when the sync after the last one should start: after a change and a quiet moment, or when again has passed (never if it
 // is 0). failing is the present delay between attempts if syncs fail, else 0. It returns false if the context ended.
 func (l *Loop) wait(ctx context.Context, last time.Time, again, failing time.Duration) bool {
+	t := l.options.Timing
 	var timer <-chan time.Time
 	if again > 0 {
-		t := time.NewTimer(max(again, l.timing().MinPeriod-time.Since(last)))
+		t := time.NewTimer(max(again, t.MinPeriod-time.Since(last)))
 		defer t.Stop()
 		timer = t.C
 	}
@@ -136,28 +137,30 @@ func (l *Loop) wait(ctx context.Context, last time.Time, again, failing time.Dur
 		l.options.Health.QueuedUpdate(f.Family)
 	}
 	l.options.Metrics.Pending(l.services.Pending(), l.endpoints.Pending())
-	return l.coalesce(ctx, last, failing)
+	return l.coalesce(ctx, last.Add(max(t.MinPeriod, min(failing, changeRetry))))
 }
 
-// coalesce waits until no change has come for a while, but not for too long, and in any case until enough time has passed since the last
-// sync. A table that somebody else changed is repaired without a quiet moment: as long as it is gone, the kernel translates nothing.
-func (l *Loop) coalesce(ctx context.Context, last time.Time, failing time.Duration) bool {
-	first := time.Now()
+// coalesce waits until no change has come for a while, but not for too long, and in any case until a point in time. A table that somebody
+// else changed is repaired without a quiet moment: as long as it is gone, the kernel translates nothing.
+func (l *Loop) coalesce(ctx context.Context, notBefore time.Time) bool {
+	t := l.options.Timing
+	deadline := time.NewTimer(max(t.MaxDelay, time.Until(notBefore)))
+	defer deadline.Stop()
+	quiet := time.NewTimer(max(t.Quiet, time.Until(notBefore)))
+	defer quiet.Stop()
 	for {
-		t := l.timing() // anew: what woke the loop may have been a change of it
-		wait := time.Until(last.Add(max(t.MinPeriod, min(failing, changeRetry))))
-		if wait <= 0 && l.repairDue() {
+		if time.Until(notBefore) <= 0 && l.repairDue() {
 			return true
 		}
-		timer := time.NewTimer(max(wait, min(t.Quiet, time.Until(first.Add(t.MaxDelay)))))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return false
-		case <-timer.C:
+		case <-deadline.C:
+			return true
+		case <-quiet.C:
 			return true
 		case <-l.wake:
-			timer.Stop()
+			quiet.Reset(max(t.Quiet, time.Until(notBefore)))
 		}
 	}
 }
@@ -172,6 +175,20 @@ func (l *Loop) Wake() {
 	select {
 	case l.wake <- struct{}{}:
 	default:
+	}
+}
+
+// Programmed is closed when the kernel follows a State of each family for the first time.
+func (l *Loop) Programmed() <-chan struct{} { return l.programmed }
+
+// announce closes Programmed when it is time.
+func (l *Loop) announce() {
+	select {
+	case <-l.programmed:
+	default:
+		if !slices.ContainsFunc(l.families, func(f *family) bool { return f.applied == nil }) {
+			close(l.programmed)
+		}
 	}
 }
 

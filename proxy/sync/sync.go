@@ -49,6 +49,7 @@ func (l *Loop) sync(ctx context.Context, retry *backOff) time.Duration {
 		failed = failed || err != nil
 		again = sooner(again, next)
 	}
+	l.announce()
 	return sooner(again, retry.after(failed))
 }
 

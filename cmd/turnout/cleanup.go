@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
+
+	"turnout/proxy"
+	"turnout/proxy/leftovers"
+	"turnout/proxy/nftables"
+)
+
+// scope says what a cleanup is about.
+type scope struct {
+	nftables bool // the tables of mode nftables
+	others   bool // what kube-proxy's modes iptables and ipvs leave
+	dryRun   bool
+}
+
+var everything = scope{nftables: true, others: true}
+
+// scopes are the values of --mode. The modes iptables and ipvs share most of their chains.
+var scopes = map[string]scope{"all": everything, "nftables": {nftables: true}, "iptables": {others: true}, "ipvs": {others: true}}
+
+func newCleanupCommand() *cobra.Command {
+	mode, dryRun := "all", false
+	cmd := &cobra.Command{
+		Use:   "cleanup",
+		Short: "Remove the rules of Turnout and of kube-proxy from this node",
+		Long: `Cleanup removes what Turnout and kube-proxy made in this node's kernel, and nothing else: rules of kubelet, CNI plugins and other
+programs stay as they are. It needs no configuration and no API server, and executes no program. Each object is printed. The exit code is 1 if
+something is left. Stop the proxy first, or it puts back what is removed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, ok := scopes[mode]
+			if !ok {
+				return fmt.Errorf("--mode %q is not known; use all, iptables, ipvs or nftables", mode)
+			}
+			s.dryRun = dryRun
+			return cleanup(cmd.Context(), s, cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVar(&mode, "mode", mode, "whose rules: all, iptables, ipvs or nftables")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", dryRun, "print only what would be removed")
+	return cmd
+}
+
+// cleanup removes and prints what is in scope, then looks whether anything is left. It goes on after an error.
+func cleanup(ctx context.Context, s scope, out io.Writer) error {
+	var errs []error
+	if s.nftables {
+		for _, f := range proxy.Families {
+			errs = append(errs, cleanupTable(ctx, s, f, out))
+		}
+	}
+	if s.others {
+		errs = append(errs, cleanupOthers(s, out))
+	}
+	return errors.Join(errs...)
+}
+
+// cleanupTable removes the table of one family, also one of kube-proxy's.
+func cleanupTable(ctx context.Context, s scope, f proxy.Family, out io.Writer) error {
+	b, err := nftables.Open(nftables.Options{Family: f})
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	found, err := b.Exists()
+	if err != nil || !found {
+		return err
+	}
+	if !s.dryRun {
+		if err := b.Cleanup(ctx); err != nil {
+			return err
+		}
+	}
+	printObject(out, s, "table: "+nftables.TableOf(f))
+	return nil
+}
+
+func printObject(out io.Writer, s scope, object string) {
+	what := "removed"
+	if s.dryRun {
+		what = "would remove"
+	}
+	fmt.Fprintln(out, what, object)
+}
+
+// cleanupOthers removes what the other modes left.
+func cleanupOthers(s scope, out io.Writer) error {
+	found, err := leftovers.Find(proxy.Families[:]...)
+	errs := []error{err}
+	if !s.dryRun {
+		errs = append(errs, found.Remove())
+	}
+	now, left := found, map[string]bool{}
+	if !s.dryRun {
+		now, err = leftovers.Find(proxy.Families[:]...)
+		errs = append(errs, err)
+		for _, o := range now.Removable() {
+			left[o.String()] = true
+		}
+	}
+	for _, o := range found.Removable() {
+		if !left[o.String()] {
+			printObject(out, s, o.String())
+		}
+	}
+	for _, k := range now.Kept() {
+		left[k.String()] = true
+	}
+	for _, text := range slices.Sorted(maps.Keys(left)) {
+		fmt.Fprintln(out, "left", text)
+	}
+	if len(left) > 0 {
+		errs = append(errs, fmt.Errorf("%d objects are left", len(left)))
+	}
+	return errors.Join(errs...)
+}
+
+// removeLeftovers removes, once the kernel follows the first State, what kube-proxy left in another mode: until then its rules served.
+func (d *daemon) removeLeftovers(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-d.loop.Programmed():
+	}
+	logger := klog.FromContext(ctx)
+	for {
+		found, err := leftovers.Find(d.families...)
+		if removed := found.Removable(); len(removed) > 0 {
+			err = errors.Join(err, found.Remove())
+			logger.Info("Removed what another proxy left on this node", "objects", len(removed))
+			for _, o := range removed {
+				logger.V(4).Info("Removed", "object", o.String())
+			}
+		}
+		if err == nil {
+			for _, k := range found.Kept() {
+				logger.Error(nil, "Rules of another proxy are left on this node and may act on packets", "object", k.Object.String(), "remedy", k.Why)
+			}
+			return
+		}
+		logger.Error(err, "What another proxy left on this node cannot be removed; this is tried again")
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(leftoversRetry):
+		}
+	}
+}
+
+const leftoversRetry = 30 * time.Second

@@ -1,0 +1,69 @@
+package leftovers
+
+import (
+	"errors"
+	"fmt"
+
+	"turnout/proxy"
+)
+
+// Remains are what an earlier proxy of mode iptables or ipvs left on this node.
+type Remains struct {
+	iptables []*Iptables
+	legacy   []Object
+}
+
+// Find looks for leftovers of these families. What cannot be read is an error, but does not keep the rest from being found.
+func Find(families ...proxy.Family) (*Remains, error) {
+	r, errs := &Remains{}, []error(nil)
+	for _, f := range families {
+		found, err := FindIptables(f)
+		if err != nil {
+			errs = append(errs, err)
+		} else {
+			r.iptables = append(r.iptables, found)
+		}
+		legacy, err := FindLegacy(f)
+		errs = append(errs, err)
+		r.legacy = append(r.legacy, legacy...)
+	}
+	return r, errors.Join(errs...)
+}
+
+// Removable lists what Remove removes.
+func (r *Remains) Removable() (out []Object) {
+	for _, i := range r.iptables {
+		out = append(out, i.Objects()...)
+	}
+	return out
+}
+
+// Kept lists what Remove leaves, and why.
+func (r *Remains) Kept() (out []Kept) {
+	for _, i := range r.iptables {
+		for _, o := range i.Kept() {
+			out = append(out, Kept{o, "another program needs it"})
+		}
+	}
+	for _, o := range r.legacy {
+		out = append(out, Kept{o, "only the program iptables-legacy can remove it: run kube-proxy --cleanup, or restart the node"})
+	}
+	return out
+}
+
+// Kept is an Object that cannot be removed.
+type Kept struct {
+	Object
+	Why string
+}
+
+func (k Kept) String() string { return fmt.Sprintf("%s (%s)", k.Object, k.Why) }
+
+// Remove removes what can be removed, and goes on after an error.
+func (r *Remains) Remove() error {
+	var errs []error
+	for _, i := range r.iptables {
+		errs = append(errs, i.Remove())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,327 @@
+package leftovers_test
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"turnout/proxy"
+	"turnout/proxy/leftovers"
+	"turnout/proxy/proxytest"
+)
+
+func TestMain(m *testing.M) { proxytest.Main(m) }
+
+// What kube-proxy makes in mode iptables, with a Service of two endpoints, a load balancer with source ranges, and what other programs make
+// beside it. Lines with an exclamation mark must be gone afterwards, all others must be left.
+const tables = `*nat
+!:KUBE-SERVICES - [0:0]
+!:KUBE-NODEPORTS - [0:0]
+!:KUBE-POSTROUTING - [0:0]
+!:KUBE-MARK-MASQ - [0:0]
+!:KUBE-PROXY-CANARY - [0:0]
+!:KUBE-SVC-NPX46M4PTMTKRN6Y - [0:0]
+!:KUBE-SEP-QZ4QKJTZJTQEV3VB - [0:0]
+!:KUBE-SEP-AAAAAAAAAAAAAAAA - [0:0]
+!:KUBE-EXT-NPX46M4PTMTKRN6Y - [0:0]
+!:KUBE-FW-NPX46M4PTMTKRN6Y - [0:0]
+:KUBE-KUBELET-CANARY - [0:0]
+:KUBE-MARK-DROP - [0:0]
+:KUBE-ROUTER-SERVICES - [0:0]
+:KUBE-SVC-MINE - [0:0]
+:CNI-HOSTPORT-DNAT - [0:0]
+:DOCKER - [0:0]
+:cali-PREROUTING - [0:0]
+-A PREROUTING -j cali-PREROUTING
+!-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+!-A OUTPUT -j KUBE-SERVICES
+-A OUTPUT -j DOCKER
+!-A POSTROUTING -j KUBE-POSTROUTING
+-A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE
+!-A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j KUBE-SVC-NPX46M4PTMTKRN6Y
+!-A KUBE-SVC-NPX46M4PTMTKRN6Y -m statistic --mode random --probability 0.5 -j KUBE-SEP-QZ4QKJTZJTQEV3VB
+!-A KUBE-SVC-NPX46M4PTMTKRN6Y -j KUBE-SEP-AAAAAAAAAAAAAAAA
+!-A KUBE-SEP-QZ4QKJTZJTQEV3VB -p tcp -m tcp -j DNAT --to-destination 10.244.0.2:6443
+!-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+!-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
+!-A KUBE-EXT-NPX46M4PTMTKRN6Y -j KUBE-SVC-NPX46M4PTMTKRN6Y
+-A KUBE-MARK-DROP -j MARK --set-xmark 0x8000/0x8000
+-A KUBE-SVC-MINE -j RETURN
+COMMIT
+*filter
+!:KUBE-SERVICES - [0:0]
+!:KUBE-EXTERNAL-SERVICES - [0:0]
+!:KUBE-NODEPORTS - [0:0]
+!:KUBE-FORWARD - [0:0]
+!:KUBE-PROXY-FIREWALL - [0:0]
+!:KUBE-PROXY-CANARY - [0:0]
+:KUBE-FIREWALL - [0:0]
+:KUBE-KUBELET-CANARY - [0:0]
+:KUBE-ROUTER-INPUT - [0:0]
+:KUBE-POD-FW-AAAAAAAAAAAAAAAA - [0:0]
+:KUBE-NWPLCY-AAAAAAAAAAAAAAAA - [0:0]
+:ts-input - [0:0]
+!-A INPUT -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL
+!-A INPUT -j KUBE-NODEPORTS
+!-A INPUT -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES
+-A INPUT -j KUBE-FIREWALL
+-A INPUT -j KUBE-ROUTER-INPUT
+-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT
+-A FORWARD -j ts-input
+-A OUTPUT -p udp -j ACCEPT
+!-A FORWARD -j KUBE-FORWARD
+!-A OUTPUT -m conntrack --ctstate NEW -j KUBE-SERVICES
+!-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
+!-A KUBE-SERVICES -d 10.96.0.9/32 -p tcp -m tcp --dport 80 -j REJECT
+-A KUBE-FIREWALL -m mark --mark 0x8000/0x8000 -j DROP
+COMMIT
+*mangle
+!:KUBE-PROXY-CANARY - [0:0]
+:KUBE-IPTABLES-HINT - [0:0]
+:KUBE-KUBELET-CANARY - [0:0]
+COMMIT
+`
+
+// load has iptables-restore take the lines that are kube-proxy's, or those that are not, or all.
+func load(t *testing.T, variant string, f proxy.Family, kubeProxy, others bool) {
+	t.Helper()
+	var b strings.Builder
+	for line := range strings.Lines(tables) {
+		is, table := strings.HasPrefix(line, "!"), !strings.ContainsAny(line[:1], "!:-")
+		if f == proxy.IPv6 {
+			line = strings.NewReplacer("10.96.0.1/32", "fd00::1/128", "10.96.0.9/32", "fd00::9/128", "10.244.0.2:6443", "[fd00:1::2]:6443", "172.17.0.0/16", "fd00:17::/64").Replace(line)
+		}
+		if table || is && kubeProxy || !is && others {
+			b.WriteString(strings.TrimPrefix(line, "!"))
+		}
+	}
+	run(t, b.String(), program(variant, f, "-restore"), "--noflush")
+}
+
+func program(variant string, f proxy.Family, suffix string) string {
+	name := "iptables-"
+	if f == proxy.IPv6 {
+		name = "ip6tables-"
+	}
+	return name + variant + suffix
+}
+
+func run(t *testing.T, in, name string, args ...string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Skipf("needs the command %s: %v", name, err)
+	}
+	cmd := exec.Command(path, args...)
+	cmd.Stdin = strings.NewReader(in)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v: %s", name, err, out)
+	}
+	return string(out)
+}
+
+// ruleset is what nft shows of all tables, which includes handles: what is put back in another place is not the same.
+func ruleset(t *testing.T) string { return run(t, "", "nft", "-a", "list", "ruleset") }
+
+// save is what iptables-save shows, without comments and with chains in order.
+func save(t *testing.T, variant string, f proxy.Family) []string {
+	var out []string
+	for line := range strings.Lines(run(t, "", program(variant, f, "-save"))) {
+		if !strings.HasPrefix(line, "#") {
+			line, _, _ = strings.Cut(line, " [")
+			out = append(out, strings.TrimSpace(line))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func each(t *testing.T, fn func(t *testing.T, f proxy.Family)) {
+	for _, f := range proxy.Families {
+		t.Run(f.String(), func(t *testing.T) {
+			proxytest.InNamespace(t, func() { fn(t, f) })
+		})
+	}
+}
+
+func remove(t *testing.T, f proxy.Family) *leftovers.Iptables {
+	t.Helper()
+	found, err := leftovers.FindIptables(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := found.Remove(); err != nil {
+		t.Error(err)
+	}
+	return found
+}
+
+// Exactly what kube-proxy made goes.
+func TestKernelRemoveIptables(t *testing.T) {
+	each(t, func(t *testing.T, f proxy.Family) {
+		load(t, "nft", f, false, true)
+		want := save(t, "nft", f)
+		proxytest.InNamespace(t, func() {
+			load(t, "nft", f, true, true)
+			removed := remove(t, f)
+			if d := cmp.Diff(want, save(t, "nft", f)); d != "" {
+				t.Errorf("after removal: -want +got:\n%s", d)
+			}
+			chains, rules := 0, 0
+			for line := range strings.Lines(tables) {
+				switch {
+				case strings.HasPrefix(line, "!:"):
+					chains++
+				case strings.HasPrefix(line, "!-A KUBE-"):
+				case strings.HasPrefix(line, "!-A"):
+					rules++
+				}
+			}
+			if got := len(removed.Objects()); got != chains+rules {
+				t.Errorf("%d objects are said to be removed, want %d", got, chains+rules)
+			}
+			if again := remove(t, f); len(again.Objects()) != 0 {
+				t.Errorf("found again: %v", again.Objects())
+			}
+		})
+	})
+}
+
+// Rules that iptables itself cannot read are in nobody's way, and stay with the same handles.
+func TestKernelRemoveBesideForeignRules(t *testing.T) {
+	each(t, func(t *testing.T, f proxy.Family) {
+		family := "ip"
+		if f == proxy.IPv6 {
+			family = "ip6"
+		}
+		load(t, "nft", f, false, true)
+		for _, rule := range []string{"filter INPUT ct state related,established accept", "nat POSTROUTING ct mark 1 accept",
+			"nat PREROUTING fib daddr type local counter", "mangle KUBE-IPTABLES-HINT log prefix \"x\""} {
+			run(t, "", "nft", append([]string{"add", "rule", family}, strings.Fields(rule)...)...)
+		}
+		run(t, fmt.Sprintf("table %s calico { chain kept { ct state new accept; }; set s { type ipv4_addr; }; }", family), "nft", "-f", "-")
+		before := ruleset(t)
+		load(t, "nft", f, true, false)
+		if ruleset(t) == before {
+			t.Fatal("nothing was loaded")
+		}
+		remove(t, f)
+		if d := cmp.Diff(before, ruleset(t)); d != "" {
+			t.Errorf("-want +got:\n%s", d)
+		}
+	})
+}
+
+// A chain that another program's chain uses stays as it is, and is named.
+func TestKernelKeepWhatOthersUse(t *testing.T) {
+	each(t, func(t *testing.T, f proxy.Family) {
+		load(t, "nft", f, true, true)
+		run(t, "*nat\n-A CNI-HOSTPORT-DNAT -j KUBE-MARK-MASQ\nCOMMIT\n", program("nft", f, "-restore"), "--noflush")
+		var kept []string
+		for _, o := range remove(t, f).Kept() {
+			kept = append(kept, strings.Replace(o.String(), "ip6", "ip", 1))
+		}
+		if d := cmp.Diff([]string{"chain: ip nat KUBE-MARK-MASQ, used by chain CNI-HOSTPORT-DNAT"}, kept); d != "" {
+			t.Errorf("kept: -want +got:\n%s", d)
+		}
+		var left []string
+		for _, line := range save(t, "nft", f) {
+			if strings.Contains(line, "MARK-MASQ") {
+				left = append(left, line)
+			}
+		}
+		if d := cmp.Diff([]string{"-A CNI-HOSTPORT-DNAT -j KUBE-MARK-MASQ", "-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000", ":KUBE-MARK-MASQ -"}, left); d != "" {
+			t.Errorf("-want +got:\n%s", d)
+		}
+	})
+}
+
+// More chains than fit one batch, and than the kernel's answers fit a socket's buffer.
+func TestKernelRemoveMany(t *testing.T) {
+	each(t, func(t *testing.T, f proxy.Family) {
+		const many = 5000
+		var chains, rules strings.Builder
+		for n := range many {
+			name := fmt.Sprintf("KUBE-SEP-%s", hash(n))
+			fmt.Fprintf(&chains, ":%s - [0:0]\n", name)
+			fmt.Fprintf(&rules, "-A KUBE-SERVICES -p tcp -m tcp --dport %d -j %s\n", n+1, name)
+		}
+		run(t, "*nat\n:KUBE-SERVICES - [0:0]\n"+chains.String()+rules.String()+"-A OUTPUT -j KUBE-SERVICES\nCOMMIT\n", program("nft", f, "-restore"), "--noflush")
+		if got := len(remove(t, f).Objects()); got != many+2 {
+			t.Errorf("removed %d objects, want %d", got, many+2)
+		}
+		if got := run(t, "", "nft", "list", "ruleset"); strings.Contains(got, "KUBE-") {
+			t.Errorf("left:\n%.2000s", got)
+		}
+	})
+}
+
+func hash(n int) string {
+	out := []byte("AAAAAAAAAAAAAAAA")
+	for i := len(out) - 1; n > 0; i-- {
+		out[i] = byte('A' + n%26)
+		n /= 26
+	}
+	return string(out)
+}
+
+// Without leftovers nothing is made, not even a table.
+func TestKernelNothingThere(t *testing.T) {
+	each(t, func(t *testing.T, f proxy.Family) {
+		if got := remove(t, f).Objects(); len(got) != 0 {
+			t.Errorf("found %v", got)
+		}
+		legacy, err := leftovers.FindLegacy(f)
+		if len(legacy) != 0 || err != nil {
+			t.Errorf("legacy: %v, %v", legacy, err)
+		}
+		if got := run(t, "", "nft", "list", "ruleset"); got != "" {
+			t.Errorf("there are rules now:\n%s", got)
+		}
+	})
+}
+
+// The chains of iptables-legacy are found by the same names, which nftables does not know of.
+func TestKernelFindLegacy(t *testing.T) {
+	each(t, func(t *testing.T, f proxy.Family) {
+		load(t, "legacy", f, true, true)
+		before := save(t, "legacy", f)
+		found, err := leftovers.FindLegacy(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got, want []string
+		for _, o := range found {
+			got = append(got, o.Table+" "+o.Name)
+			if !o.Legacy || o.Family != f {
+				t.Errorf("%v is of %v, legacy %t", o, o.Family, o.Legacy)
+			}
+		}
+		table := ""
+		for line := range strings.Lines(tables) {
+			if name, ok := strings.CutPrefix(line, "*"); ok {
+				table = strings.TrimSpace(name)
+			}
+			if name, ok := strings.CutPrefix(line, "!:"); ok {
+				want = append(want, table+" "+strings.Fields(name)[0])
+			}
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("-want +got:\n%s", d)
+		}
+		if d := cmp.Diff(before, save(t, "legacy", f)); d != "" {
+			t.Errorf("looking changed the tables: -want +got:\n%s", d)
+		}
+		if found := remove(t, f).Objects(); len(found) != 0 {
+			t.Errorf("in the tables of nftables: %v", found)
+		}
+	})
+}
