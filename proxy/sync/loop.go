@@ -85,7 +85,7 @@ var _ source.Sink = (*Loop)(nil)
 func New(o Options) *Loop {
 	l := &Loop{
 		options: o, services: track.NewServiceChangeTracker(), endpoints: track.NewEndpointsChangeTracker(o.NodeName),
-		inputs: newInputs(), wake: make(chan struct{}, 1), synced: make(chan struct{}), programmed: make(chan struct{}), problems: newProblemLog(o.Events),
+		inputs: newInputs(o.Facts, o.Timing), wake: make(chan struct{}, 1), synced: make(chan struct{}), programmed: make(chan struct{}), problems: newProblemLog(o.Events),
 	}
 	for _, f := range o.Families {
 		l.families = append(l.families, newFamily(f, o.Backends[f], &o))
@@ -105,9 +105,10 @@ func (l *Loop) Run(ctx context.Context) {
 	}
 	l.options.Health.SourcesSynced()
 	klog.FromContext(ctx).Info("All Services and EndpointSlices were delivered", "services", l.services.Pending())
-	retry := backOff{max: l.options.Timing.MaxRetry}
+	var retry backOff
 	for {
 		started := time.Now()
+		retry.max = l.timing().MaxRetry
 		again := l.sync(ctx, &retry)
 		if !l.wait(ctx, started, again, retry.next) {
 			return
@@ -118,10 +119,9 @@ func (l *Loop) Run(ctx context.Context) {
 // wait returns when the sync after the last one should start: after a change and a quiet moment, or when again has passed (never if it
 // is 0). failing is the present delay between attempts if syncs fail, else 0. It returns false if the context ended.
 func (l *Loop) wait(ctx context.Context, last time.Time, again, failing time.Duration) bool {
-	t := l.options.Timing
 	var timer <-chan time.Time
 	if again > 0 {
-		t := time.NewTimer(max(again, t.MinPeriod-time.Since(last)))
+		t := time.NewTimer(max(again, l.timing().MinPeriod-time.Since(last)))
 		defer t.Stop()
 		timer = t.C
 	}
@@ -137,30 +137,28 @@ func (l *Loop) wait(ctx context.Context, last time.Time, again, failing time.Dur
 		l.options.Health.QueuedUpdate(f.Family)
 	}
 	l.options.Metrics.Pending(l.services.Pending(), l.endpoints.Pending())
-	return l.coalesce(ctx, last.Add(max(t.MinPeriod, min(failing, changeRetry))))
+	return l.coalesce(ctx, last, failing)
 }
 
-// coalesce waits until no change has come for a while, but not for too long, and in any case until a point in time. A table that somebody
-// else changed is repaired without a quiet moment: as long as it is gone, the kernel translates nothing.
-func (l *Loop) coalesce(ctx context.Context, notBefore time.Time) bool {
-	t := l.options.Timing
-	deadline := time.NewTimer(max(t.MaxDelay, time.Until(notBefore)))
-	defer deadline.Stop()
-	quiet := time.NewTimer(max(t.Quiet, time.Until(notBefore)))
-	defer quiet.Stop()
+// coalesce waits until no change has come for a while, but not for too long, and in any case until enough time has passed since the last
+// sync. A table that somebody else changed is repaired without a quiet moment: as long as it is gone, the kernel translates nothing.
+func (l *Loop) coalesce(ctx context.Context, last time.Time, failing time.Duration) bool {
+	first := time.Now()
 	for {
-		if time.Until(notBefore) <= 0 && l.repairDue() {
+		t := l.timing() // anew: what woke the loop may have been a change of it
+		wait := time.Until(last.Add(max(t.MinPeriod, min(failing, changeRetry))))
+		if wait <= 0 && l.repairDue() {
 			return true
 		}
+		timer := time.NewTimer(max(wait, min(t.Quiet, time.Until(first.Add(t.MaxDelay)))))
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return false
-		case <-deadline.C:
-			return true
-		case <-quiet.C:
+		case <-timer.C:
 			return true
 		case <-l.wake:
-			quiet.Reset(max(t.Quiet, time.Until(notBefore)))
+			timer.Stop()
 		}
 	}
 }
