@@ -11,11 +11,18 @@ import (
 type Remains struct {
 	iptables []*Iptables
 	legacy   []Object
+	ipvs     *IPVS
 }
 
 // Find looks for leftovers of these families. What cannot be read is an error, but does not keep the rest from being found.
 func Find(families ...proxy.Family) (*Remains, error) {
-	r, errs := &Remains{}, []error(nil)
+	r := &Remains{ipvs: &IPVS{}}
+	var errs []error
+	if found, err := FindIPVS(); err != nil {
+		errs = append(errs, err)
+	} else {
+		r.ipvs = found
+	}
 	for _, f := range families {
 		found, err := FindIptables(f)
 		if err != nil {
@@ -35,7 +42,7 @@ func (r *Remains) Removable() (out []Object) {
 	for _, i := range r.iptables {
 		out = append(out, i.Objects()...)
 	}
-	return out
+	return append(out, r.ipvs.Objects()...)
 }
 
 // Kept lists what Remove leaves, and why.
@@ -47,6 +54,9 @@ func (r *Remains) Kept() (out []Kept) {
 	}
 	for _, o := range r.legacy {
 		out = append(out, Kept{o, "only the program iptables-legacy can remove it: run kube-proxy --cleanup, or restart the node"})
+	}
+	for _, o := range r.ipvs.Kept() {
+		out = append(out, Kept{o, "it may be somebody else's; if it is a NodePort of kube-proxy's: ipvsadm --delete-service"})
 	}
 	return out
 }
@@ -65,5 +75,6 @@ func (r *Remains) Remove() error {
 	for _, i := range r.iptables {
 		errs = append(errs, i.Remove())
 	}
+	errs = append(errs, r.ipvs.Remove())
 	return errors.Join(errs...)
 }

@@ -10,8 +10,8 @@ import (
 // Object is one thing in the kernel that an earlier proxy left.
 type Object struct {
 	Family proxy.Family
-	Kind   string   // "chain" or "rule"
-	Table  string   // of iptables
+	Kind   string   // "chain", "rule", "virtual server" or "interface"
+	Table  string   // of iptables; empty for what is in none
 	Legacy bool     // of iptables-legacy, which nftables knows nothing of
 	Name   string   // of the chain; for a rule, the chain that it stands in
 	Detail string   // of a rule, the chain that it jumps to
@@ -27,6 +27,9 @@ func (o Object) String() string {
 	kind := o.Kind
 	if o.Legacy {
 		kind = "legacy " + kind
+	}
+	if o.Table == "" {
+		return kind + ": " + o.Name
 	}
 	s := fmt.Sprintf("%s: %s %s %s", kind, family, o.Table, o.Name)
 	if o.Detail != "" {
