@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +20,9 @@ type packet struct {
 	// service is the name of whose address it is sent to, "" if it is nobody's; kind says which of its addresses.
 	service, kind string
 	sticky        bool // the Service has session affinity
+	// ambiguous tells that an endpoint of the Service is listed twice, in different words; contested that another Service has the same
+	// address and port.
+	ambiguous, contested bool
 }
 
 func (p packet) family() proxy.Family { return proxy.FamilyOf(p.Destination) }
@@ -34,8 +38,9 @@ func (p packet) String() string {
 // packets returns those to every address that objects name, from everybody: whether a proxy should serve the address or not. There
 // are also some to ports and addresses that no Service has. Which packets these are does not depend on any proxy's opinion.
 func packets(c *proxytest.Cluster, objects []metav1.Object) []packet {
-	abroad := withEndpointsOn("n2", c, objects)
+	twice, endpoints := listedTwice(objects), endpointsOf(objects)
 	var out []packet
+	owners := map[target]map[string]bool{}
 	for _, o := range objects {
 		s, ok := o.(*v1.Service)
 		if !ok {
@@ -43,8 +48,12 @@ func packets(c *proxytest.Cluster, objects []metav1.Object) []packet {
 		}
 		name := s.Namespace + "/" + s.Name
 		for _, t := range targets(c, s) {
-			t.service, t.sticky = name, s.Spec.SessionAffinity == v1.ServiceAffinityClientIP
-			out = append(out, fromEverybody(c, t, abroad[name])...)
+			t.service, t.sticky, t.ambiguous = name, s.Spec.SessionAffinity == v1.ServiceAffinityClientIP, twice[name]
+			if owners[t.target()] == nil {
+				owners[t.target()] = map[string]bool{}
+			}
+			owners[t.target()][name] = true
+			out = append(out, fromEverybody(c, t, endpoints[name])...)
 		}
 	}
 	for _, f := range proxy.Families {
@@ -53,11 +62,22 @@ func packets(c *proxytest.Cluster, objects []metav1.Object) []packet {
 			{Packet: proxytest.Packet{Destination: nobodys[f], Port: 53, Protocol: proxy.UDP}, kind: "ClusterIP of nobody"},
 			{Packet: proxytest.Packet{Destination: c.Hosts[0].Addr(f), Port: 32767, Protocol: proxy.TCP}, kind: "NodePort of nobody"},
 		} {
-			out = append(out, fromEverybody(c, t, false)...)
+			out = append(out, fromEverybody(c, t, nil)...)
 		}
+	}
+	for i := range out {
+		out[i].contested = len(owners[out[i].target()]) > 1
 	}
 	return out
 }
+
+// target is where packets are sent to.
+type target struct {
+	addr     netip.AddrPort
+	protocol proxy.Protocol
+}
+
+func (p packet) target() target { return target{netip.AddrPortFrom(p.Destination, p.Port), p.Protocol} }
 
 // nobodys are addresses of the ServiceCIDRs that no Service has.
 var nobodys = map[proxy.Family]netip.Addr{proxy.IPv4: netip.MustParseAddr("10.96.200.1"), proxy.IPv6: netip.MustParseAddr("fd00:10:96::c801")}
@@ -93,13 +113,12 @@ func targets(c *proxytest.Cluster, s *v1.Service) (out []packet) {
 
 var protocols = map[v1.Protocol]proxy.Protocol{v1.ProtocolTCP: proxy.TCP, v1.ProtocolUDP: proxy.UDP, v1.ProtocolSCTP: proxy.SCTP}
 
-// fromEverybody sends a packet from each host, and from each address of the outside client. The node n2 is left out where it has
-// endpoints: it has no proxy in the lab and reaches Services through n1, but what its own pods answer does not come back through n1.
-func fromEverybody(c *proxytest.Cluster, to packet, abroad bool) (out []packet) {
+// fromEverybody sends a packet from each host, and from each address of the outside client, to a Service with some endpoints.
+func fromEverybody(c *proxytest.Cluster, to packet, endpoints []string) (out []packet) {
 	f := to.family()
 	to.NodeAddrs = proxytest.AddrsOf(f, c.NodeAddrs)
 	for _, h := range c.Hosts {
-		if h.Name == "n2" && abroad {
+		if unanswerable(c, h, endpoints) {
 			continue
 		}
 		sources := proxytest.AddrsOf(f, h.Addrs)
@@ -115,29 +134,65 @@ func fromEverybody(c *proxytest.Cluster, to packet, abroad bool) (out []packet) 
 	return out
 }
 
-// withEndpointsOn returns the names of Services that have endpoints on a node.
-func withEndpointsOn(node string, c *proxytest.Cluster, objects []metav1.Object) map[string]bool {
-	var addrs []string
-	for _, h := range c.Hosts {
-		if h.Node == node {
-			for _, a := range h.Addrs {
-				addrs = append(addrs, a.String())
+// unanswerable tells that some answers to a host would not come back through n1, whatever the proxy there does: n2 has no proxy, so its
+// Services are reached through n1, but what it and its pods answer to each other stays on n2, and so does what a pod sends to itself.
+func unanswerable(c *proxytest.Cluster, h proxytest.Host, endpoints []string) bool {
+	if h.Node != "n2" {
+		return false
+	}
+	for _, there := range c.Hosts {
+		if there.Node != "n2" || h.Pod && there.Pod && there.Name != h.Name {
+			continue
+		}
+		for _, a := range there.Addrs {
+			if slices.Contains(endpoints, a.String()) {
+				return true
 			}
 		}
 	}
+	return false
+}
+
+// endpointsOf returns the addresses in all EndpointSlices of each Service.
+func endpointsOf(objects []metav1.Object) map[string][]string {
+	out := map[string][]string{}
+	for _, o := range objects {
+		if slice, ok := o.(*discovery.EndpointSlice); ok {
+			name := slice.Namespace + "/" + slice.Labels[discovery.LabelServiceName]
+			for _, e := range slice.Endpoints {
+				out[name] = append(out[name], e.Addresses[0])
+			}
+		}
+	}
+	return out
+}
+
+// listedTwice returns the names of Services of which EndpointSlices say different things about an address that are not settled by
+// one of them saying that the endpoint terminates.
+func listedTwice(objects []metav1.Object) map[string]bool {
+	first := map[string]discovery.Endpoint{}
 	out := map[string]bool{}
 	for _, o := range objects {
 		slice, ok := o.(*discovery.EndpointSlice)
 		if !ok {
 			continue
 		}
+		name := slice.Namespace + "/" + slice.Labels[discovery.LabelServiceName]
 		for _, e := range slice.Endpoints {
-			if slices.Contains(addrs, e.Addresses[0]) {
-				out[slice.Namespace+"/"+slice.Labels[discovery.LabelServiceName]] = true
+			key := name + " " + e.Addresses[0]
+			other, again := first[key]
+			if !again {
+				first[key] = e
+			} else if terminates(e) == terminates(other) && cmp.Diff(e, other) != "" {
+				out[name] = true
 			}
 		}
 	}
 	return out
+}
+
+func terminates(e discovery.Endpoint) bool {
+	return e.Conditions.Terminating != nil && *e.Conditions.Terminating
 }
 
 // nameOf tells objects apart.

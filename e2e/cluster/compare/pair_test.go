@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -56,7 +58,7 @@ func newPair(t *testing.T, s settings) *pair {
 	var errs [3]error
 	p.turnout, errs[0] = p.NewSide("turnout", program.turnout, strayPorts...)
 	p.upstream, errs[1] = p.NewSide("kube-proxy", program.upstream, strayPorts...)
-	p.path, errs[2] = p.Config(t.Name()+".conf", s.edit)
+	p.path, errs[2] = p.Config(strings.ReplaceAll(t.Name(), "/", "-")+".conf", s.edit)
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +68,8 @@ func newPair(t *testing.T, s settings) *pair {
 		}
 	}
 	t.Cleanup(p.finish)
+	// What a proxy learns of its node at the start must not come in between later.
+	p.follow(nil)
 	return p
 }
 
@@ -75,7 +79,7 @@ func (p *pair) sides() []*beside.Side { return []*beside.Side{p.turnout, p.upstr
 func (p *pair) finish() {
 	for _, side := range p.sides() {
 		if p.t.Failed() && side.Process != nil {
-			p.t.Logf("the end of the log of %s:\n%s", side.Name, side.Tail())
+			p.t.Logf("the end of the log of %s:\n%s", side.Name, lastLines(side.Log(), 60))
 		}
 		if err := side.Close(); err != nil {
 			p.t.Error(err)
@@ -114,4 +118,10 @@ func (p *pair) facts() proxysync.FactsConfig {
 	}
 	p.settings.model(&f)
 	return f
+}
+
+// lastLines is the end of a log, without the list of all flags that kube-proxy begins with.
+func lastLines(log string, n int) string {
+	lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(log), "\n"), func(line string) bool { return strings.Contains(line, "] FLAG: --") })
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

@@ -71,18 +71,30 @@ func (w *walk) draw(which []int) error {
 		if w.rng.IntN(10) == 0 {
 			continue
 		}
-		// The first ClusterIP is that of the API server's own Service.
-		s, endpoints := objects.Service(w.rng, w.turnout.Lab.Cluster, i+1)
-		w.have[i] = []metav1.Object{s}
-		for _, e := range endpoints {
-			w.have[i] = append(w.have[i], e)
-		}
+		w.have[i] = w.version(i)
 		set = append(set, w.have[i]...)
 	}
 	if err := w.Remove(ctx, without(gone, set)...); err != nil {
 		return err
 	}
 	return w.Set(ctx, set...)
+}
+
+// version draws the i-th Service. One that says different things about an endpoint, which leaves it to chance what kube-proxy does, is
+// mostly drawn again.
+func (w *walk) version(i int) (out []metav1.Object) {
+	for range 10 {
+		// The first ClusterIP is that of the API server's own Service.
+		s, slices := objects.Service(w.rng, w.turnout.Lab.Cluster, i+1)
+		out = []metav1.Object{s}
+		for _, e := range slices {
+			out = append(out, e)
+		}
+		if len(listedTwice(out)) == 0 || w.rng.IntN(20) == 0 {
+			break
+		}
+	}
+	return out
 }
 
 // without returns the objects that have no namesake among others of their kind.

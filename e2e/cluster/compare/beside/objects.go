@@ -99,14 +99,15 @@ func (c *Cluster) remove(ctx context.Context, o metav1.Object) error {
 // by deleting it first.
 func (c *Cluster) writeService(ctx context.Context, want *v1.Service) error {
 	api := c.Admin.CoreV1().Services(want.Namespace)
-	got, err := api.Create(ctx, want, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		if got, err = api.Update(ctx, want, metav1.UpdateOptions{}); apierrors.IsInvalid(err) {
-			if err := c.remove(ctx, want); err != nil {
-				return err
-			}
-			got, err = api.Create(ctx, want, metav1.CreateOptions{})
+	// What is not there is made, but that is tried second: addresses that it has already would be refused before its name.
+	got, err := api.Update(ctx, want, metav1.UpdateOptions{})
+	if apierrors.IsInvalid(err) {
+		if err := c.remove(ctx, want); err != nil {
+			return err
 		}
+	}
+	if apierrors.IsInvalid(err) || apierrors.IsNotFound(err) {
+		got, err = api.Create(ctx, want, metav1.CreateOptions{})
 	}
 	if err != nil || want.Spec.Type != v1.ServiceTypeLoadBalancer {
 		return err
@@ -118,14 +119,14 @@ func (c *Cluster) writeService(ctx context.Context, want *v1.Service) error {
 
 func (c *Cluster) writeSlice(ctx context.Context, want *discovery.EndpointSlice) error {
 	api := c.Admin.DiscoveryV1().EndpointSlices(want.Namespace)
-	_, err := api.Create(ctx, want, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		if _, err = api.Update(ctx, want, metav1.UpdateOptions{}); apierrors.IsInvalid(err) {
-			if err := c.remove(ctx, want); err != nil {
-				return err
-			}
-			_, err = api.Create(ctx, want, metav1.CreateOptions{})
+	_, err := api.Update(ctx, want, metav1.UpdateOptions{})
+	if apierrors.IsInvalid(err) {
+		if err := c.remove(ctx, want); err != nil {
+			return err
 		}
+	}
+	if apierrors.IsInvalid(err) || apierrors.IsNotFound(err) {
+		_, err = api.Create(ctx, want, metav1.CreateOptions{})
 	}
 	return err
 }
