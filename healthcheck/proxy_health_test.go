@@ -78,6 +78,22 @@ func TestBodies(t *testing.T) {
 	expect(t, h, "/livez", 503, `{`+now+`"healthy":false,`+status+`false}}}`)
 }
 
+// A new timeout holds for what waits already.
+func TestTimeoutChanges(t *testing.T) {
+	h, clock, _ := newTestHealth(proxy.IPv4)
+	h.QueuedUpdate(proxy.IPv4)
+	clock.after(30 * time.Second)
+	for _, row := range []struct {
+		timeout time.Duration
+		healthy bool
+	}{{31 * time.Second, true}, {30 * time.Second, false}, {time.Hour, true}} {
+		h.SetTimeout(row.timeout)
+		if got := h.Healthy(); got != row.healthy {
+			t.Errorf("with a timeout of %v: healthy %t after 30s", row.timeout, got)
+		}
+	}
+}
+
 func TestNoFamilyHasNoStatus(t *testing.T) {
 	h, _, _ := newTestHealth()
 	expect(t, h, "/livez", 200,

@@ -99,5 +99,20 @@ func (m *Metrics) AffinityEntriesSwept(f proxy.Family, n int) {
 // ManifestProblemsFound notes how many problems the manifests have that were read last.
 func (m *Metrics) ManifestProblemsFound(n int) { m.manifestProblems.WithLabelValues().Set(float64(n)) }
 
+// ConfigFileUsed notes that the configuration in effect is that of the file.
+func (m *Metrics) ConfigFileUsed() { m.configFileInUse.WithLabelValues().Set(1) }
+
+// ConfigReloaded counts a change of the configuration file that took effect.
+func (m *Metrics) ConfigReloaded() {
+	m.configReloads.WithLabelValues().Inc()
+	m.ConfigFileUsed()
+}
+
+// ConfigRefused counts a change of the configuration file that was refused: the configuration in effect is that of before.
+func (m *Metrics) ConfigRefused() {
+	m.configReloadErrors.WithLabelValues().Inc()
+	m.configFileInUse.WithLabelValues().Set(0)
+}
+
 // seconds keeps fractions; whole nanoseconds since the epoch would not fit a float64.
 func seconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }

@@ -36,6 +36,9 @@ type Metrics struct {
 	services, endpoints, frontends *k8s.GaugeVec
 	affinitySwept                  *k8s.CounterVec
 	manifestProblems               *k8s.GaugeVec
+
+	configReloads, configReloadErrors *k8s.CounterVec
+	configFileInUse                   *k8s.GaugeVec
 }
 
 // New makes the metrics and registers them, normally with legacyregistry.MustRegister, whose registry also has those of the
@@ -91,6 +94,9 @@ func (m *Metrics) defineOwn(d *definer) {
 	m.frontends = d.gauge(Frontends, "Addresses and ports that clients can send to in the last programmed state.", labelFamily)
 	m.affinitySwept = d.counter(AffinitySwept, "Session affinity entries removed because their endpoint is gone.", labelFamily)
 	m.manifestProblems = d.gauge(ManifestProblems, "Problems in the manifests that were read last.")
+	m.configReloads = d.counter(ConfigReloads, "Changes of the configuration file that took effect.")
+	m.configReloadErrors = d.counter(ConfigReloadErrors, "Changes of the configuration file that were refused.")
+	m.configFileInUse = d.gauge(ConfigFileInUse, "1 if the configuration in effect is that of the file, 0 if the file was refused.")
 }
 
 // begin makes the series that exist from the start.
@@ -114,7 +120,7 @@ func (m *Metrics) begin(families []proxy.Family) {
 	for _, g := range []*k8s.GaugeVec{m.endpointsPending, m.servicesPending} {
 		g.WithLabelValues().Set(0)
 	}
-	for _, c := range []*k8s.CounterVec{m.endpointChanges, m.serviceChanges} {
+	for _, c := range []*k8s.CounterVec{m.endpointChanges, m.serviceChanges, m.configReloads, m.configReloadErrors} {
 		c.WithLabelValues()
 	}
 }

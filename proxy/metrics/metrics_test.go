@@ -65,6 +65,7 @@ func TestSeriesAtTheStart(t *testing.T) {
 		SyncDuration: 2, FullSyncDuration: 2, PartialSyncDuration: 2, NetworkProgramming: 2, ConntrackDuration: 2,
 		SyncFailures: 2, CleanupFailures: 2, ConntrackDeleted: 2, HealthzAnswers: 2, LivezAnswers: 2,
 		EndpointChanges: 1, EndpointChangesPending: 1, ServiceChanges: 1, ServiceChangesPending: 1,
+		ConfigReloads: 1, ConfigReloadErrors: 1,
 		Programmed: 2, TableRepairs: 2, ApplyOperations: 2, FullSyncs: 8, AffinitySwept: 2,
 	} {
 		if got[name] != series {
@@ -142,6 +143,9 @@ func TestGaugesAndCounters(t *testing.T) {
 	m.LivezAnswered(200)
 	m.AffinityEntriesSwept(proxy.IPv6, 9)
 	m.ManifestProblemsFound(4)
+	m.ConfigReloaded()
+	m.ConfigReloaded()
+	m.ConfigRefused()
 	m.FullSync(proxy.IPv4, ReasonError)
 
 	for name, c := range map[string]struct{ kind, help, series string }{
@@ -159,13 +163,16 @@ func TestGaugesAndCounters(t *testing.T) {
 		NoLocalEndpoints: {"gauge", "Service ports with traffic policy Local that have endpoints, but none on this node.",
 			`{ip_family="IPv4",traffic_policy="external"} 2|{ip_family="IPv4",traffic_policy="internal"} 1|` +
 				`{ip_family="IPv6",traffic_policy="external"} 3|{ip_family="IPv6",traffic_policy="internal"} 0`},
-		Services:         {"gauge", "Service ports in the last programmed state.", `{ip_family="IPv4"} 10`},
-		Endpoints:        {"gauge", "Endpoints in the last programmed state.", `{ip_family="IPv4"} 20`},
-		Frontends:        {"gauge", "Addresses and ports that clients can send to in the last programmed state.", `{ip_family="IPv4"} 30`},
-		HealthzAnswers:   {"counter", "Answers of /healthz by HTTP status code.", `{code="200"} 0|{code="503"} 1`},
-		LivezAnswers:     {"counter", "Answers of /livez by HTTP status code.", `{code="200"} 1|{code="503"} 0`},
-		AffinitySwept:    {"counter", "Session affinity entries removed because their endpoint is gone.", `{ip_family="IPv4"} 0|{ip_family="IPv6"} 9`},
-		ManifestProblems: {"gauge", "Problems in the manifests that were read last.", ` 4`},
+		Services:           {"gauge", "Service ports in the last programmed state.", `{ip_family="IPv4"} 10`},
+		Endpoints:          {"gauge", "Endpoints in the last programmed state.", `{ip_family="IPv4"} 20`},
+		Frontends:          {"gauge", "Addresses and ports that clients can send to in the last programmed state.", `{ip_family="IPv4"} 30`},
+		HealthzAnswers:     {"counter", "Answers of /healthz by HTTP status code.", `{code="200"} 0|{code="503"} 1`},
+		LivezAnswers:       {"counter", "Answers of /livez by HTTP status code.", `{code="200"} 1|{code="503"} 0`},
+		AffinitySwept:      {"counter", "Session affinity entries removed because their endpoint is gone.", `{ip_family="IPv4"} 0|{ip_family="IPv6"} 9`},
+		ManifestProblems:   {"gauge", "Problems in the manifests that were read last.", ` 4`},
+		ConfigReloads:      {"counter", "Changes of the configuration file that took effect.", ` 2`},
+		ConfigReloadErrors: {"counter", "Changes of the configuration file that were refused.", ` 1`},
+		ConfigFileInUse:    {"gauge", "1 if the configuration in effect is that of the file, 0 if the file was refused.", ` 0`},
 		FullSyncs: {"counter", "Full syncs by reason.",
 			`{ip_family="IPv4",reason="error"} 1|{ip_family="IPv4",reason="foreign"} 0|` +
 				`{ip_family="IPv4",reason="layout"} 0|{ip_family="IPv4",reason="start"} 0|` +

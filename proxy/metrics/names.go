@@ -34,6 +34,10 @@ const (
 	Frontends        = "turnout_frontends"
 	AffinitySwept    = "turnout_affinity_entries_swept_total"
 	ManifestProblems = "turnout_manifest_problems" // no label
+	// Of the configuration file; no label.
+	ConfigReloads      = "turnout_config_reloads_total"
+	ConfigReloadErrors = "turnout_config_reload_errors_total"
+	ConfigFileInUse    = "turnout_config_file_in_use"
 )
 
 // FullSyncReason is why a sync rebuilt everything; the closed list keeps the number of series small.
