@@ -44,8 +44,8 @@ func newClusterFeed(ctx context.Context, d *daemon) (*feed, error) {
 		events: func(name proxy.ServiceName, reason, note string) {
 			recorder.Event(kube.ServiceRef(name), v1.EventTypeWarning, reason, "Sync", note)
 		},
-		nodeEvent: func(reason, note string) {
-			recorder.Event(recorder.Node(), v1.EventTypeWarning, reason, "StartKubeProxy", note)
+		nodeEvent: func(e nodeEvent) {
+			recorder.Event(recorder.Node(), e.kind, e.reason, e.action, e.note)
 		},
 		started: func(context.Context) {
 			recorder.Event(recorder.Node(), v1.EventTypeNormal, "Starting", "StartKubeProxy", "")

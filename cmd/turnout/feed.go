@@ -16,10 +16,22 @@ type feed struct {
 	source source.Source
 	events serviceEvents
 	// nodeEvent reports an event of the own Node.
-	nodeEvent func(reason, note string)
+	nodeEvent func(e nodeEvent)
 	node      *v1.Node // the own Node as it was at the start; nil if it is not known
 	// started is called when everything runs.
 	started func(ctx context.Context)
+}
+
+// nodeEvent is an event of the own Node.
+type nodeEvent struct {
+	kind           string // v1.EventTypeNormal or v1.EventTypeWarning
+	reason, action string // in CamelCase
+	note           string
+}
+
+// serverFailed is the event of a server that does not start.
+func serverFailed(reason string, err error) nodeEvent {
+	return nodeEvent{v1.EventTypeWarning, reason, "StartKubeProxy", err.Error()}
 }
 
 // serviceEvents reports events of Services. It implements sync.Events.
@@ -50,7 +62,7 @@ func newFolderFeed(ctx context.Context, d *daemon) (*feed, error) {
 	return &feed{
 		source:    s,
 		events:    func(proxy.ServiceName, string, string) {},
-		nodeEvent: func(reason, note string) { logger.Info("Node event", "reason", reason, "note", note) },
+		nodeEvent: func(e nodeEvent) { logger.Info("Node event", "reason", e.reason, "note", e.note) },
 		started:   func(context.Context) {},
 	}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,6 +31,7 @@ const proc = node.Proc("/proc")
 
 // daemon is the proxy with everything that it is made of.
 type daemon struct {
+	// cfg is the configuration of the start. What may change while the proxy runs is in effect as reload.go has it.
 	cfg      *config.Config
 	nodeName string
 	families []proxy.Family
@@ -42,6 +44,8 @@ type daemon struct {
 	addrs    *node.Addresses
 	started  time.Time
 	untuned  bool // settings of connection tracking were missing at the start
+
+	conntrack atomic.Pointer[config.Conntrack] // the settings in effect, which may be others than those of the start
 }
 
 // runProxy runs the proxy until the context ends. The rules stay as they are then.
@@ -50,6 +54,7 @@ func runProxy(ctx context.Context, cfg *config.Config) error {
 		return cleanup(ctx, everything, os.Stdout)
 	}
 	d := &daemon{cfg: cfg, started: time.Now()}
+	d.conntrack.Store(&cfg.Conntrack)
 	klog.FromContext(ctx).Info("Starting", "version", version.Get().GitVersion, "mode", cfg.Mode, "modeSet", cfg.ModeSet)
 	if err := d.identify(); err != nil {
 		return err
@@ -58,7 +63,7 @@ func runProxy(ctx context.Context, cfg *config.Config) error {
 	if d.feed, err = newFeed(ctx, d); err != nil {
 		return err
 	}
-	facts := d.factsConfig()
+	facts := d.factsConfig(cfg)
 	if err := facts.Check(d.families, d.feed.node); err != nil {
 		return err
 	}
@@ -134,7 +139,7 @@ func (d *daemon) tuneLater(ctx context.Context) {
 }
 
 func (d *daemon) tuneConntrack(ctx context.Context) []node.Problem {
-	c := d.cfg.Conntrack
+	c := d.conntrack.Load()
 	written, problems := node.TuneConntrack(proc, node.ConntrackConfig{
 		MaxPerCore: c.MaxPerCore, Min: c.Min, TCPEstablished: c.TCPEstablishedTimeout, TCPCloseWait: c.TCPCloseWaitTimeout,
 		UDP: c.UDPTimeout, UDPStream: c.UDPStreamTimeout, TCPBeLiberal: c.TCPBeLiberal,
@@ -174,10 +179,13 @@ func (d *daemon) assemble(ctx context.Context, facts sync.FactsConfig) error {
 		k8smetrics.SetShowHidden()
 	}
 	d.metrics = metrics.New(legacyregistry.MustRegister, d.families...)
+	if d.cfg.ConfigFile != "" {
+		d.metrics.ConfigFileUsed()
+	}
 	if d.cfg.Manifests != "" {
 		d.metrics.ManifestProblemsFound(0) // so that there is a value before the first problem
 	}
-	d.health = healthcheck.NewProxyHealth(healthcheck.ProxyHealthOptions{Timeout: 2 * d.cfg.Sync.Period, Families: d.families, Answers: d.metrics})
+	d.health = healthcheck.NewProxyHealth(healthcheck.ProxyHealthOptions{Timeout: healthTimeout(d.cfg), Families: d.families, Answers: d.metrics})
 	d.services = healthcheck.NewServices(healthcheck.ServicesOptions{Healthy: d.healthy(), Logger: klog.FromContext(ctx), Failed: d.serviceHealthFailed})
 	logger := klog.FromContext(ctx)
 	var err error
@@ -197,10 +205,17 @@ func (d *daemon) assemble(ctx context.Context, facts sync.FactsConfig) error {
 	d.loop = sync.New(sync.Options{
 		NodeName: d.nodeName, Families: d.families, Backends: backends, Facts: facts, Metrics: d.metrics, Health: d.health, Services: d.services,
 		Conntrack: cleaners, Events: d.feed.events,
-		Timing: sync.Timing{Quiet: d.cfg.Sync.QuietPeriod, MaxDelay: d.cfg.Sync.MaxDelay, MinPeriod: d.cfg.Sync.MinPeriod, MaxRetry: d.cfg.Sync.Period},
+		Timing: timing(d.cfg),
 	})
 	return nil
 }
+
+func timing(cfg *config.Config) sync.Timing {
+	s := cfg.Sync
+	return sync.Timing{Quiet: s.QuietPeriod, MaxDelay: s.MaxDelay, MinPeriod: s.MinPeriod, MaxRetry: s.Period}
+}
+
+func healthTimeout(cfg *config.Config) time.Duration { return 2 * cfg.Sync.Period }
 
 // healthy is nil if there is no health server, whose state the Services' health-check node ports would tell.
 func (d *daemon) healthy() func() bool {
@@ -210,13 +225,13 @@ func (d *daemon) healthy() func() bool {
 	return d.health.Healthy
 }
 
-func (d *daemon) factsConfig() sync.FactsConfig {
-	p, l := d.cfg.NodePortAddresses, d.cfg.DetectLocal
+func (d *daemon) factsConfig(cfg *config.Config) sync.FactsConfig {
+	p, l := cfg.NodePortAddresses, cfg.DetectLocal
 	return sync.FactsConfig{
-		BindAddress:   d.cfg.BindAddress,
+		BindAddress:   cfg.BindAddress,
 		NodePorts:     node.NodePortConfig{Prefixes: p.Prefixes, Primary: p.Primary, Localhost: p.Localhost, All: p.All, DefaultPrimary: true},
-		Pods:          node.PodDetection{Mode: node.PodMode(l.Mode), ClusterCIDRs: d.cfg.ClusterCIDRs, Bridge: l.BridgeInterface, InterfacePrefix: l.InterfaceNamePrefix},
-		MasqueradeAll: d.cfg.MasqueradeAll, MasqueradeBit: d.cfg.MasqueradeBit, ExternalIPs: d.cfg.Features.ExternalIPs,
+		Pods:          node.PodDetection{Mode: node.PodMode(l.Mode), ClusterCIDRs: cfg.ClusterCIDRs, Bridge: l.BridgeInterface, InterfacePrefix: l.InterfaceNamePrefix},
+		MasqueradeAll: cfg.MasqueradeAll, MasqueradeBit: cfg.MasqueradeBit, ExternalIPs: cfg.Features.ExternalIPs,
 		Local: func(f proxy.Family) []netip.Addr { return d.addrs.Of(f) },
 	}
 }
@@ -234,22 +249,12 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { d.watchTable(ctx); return nil })
 	g.Go(func() error { d.tuneLater(ctx); return nil })
 	g.Go(func() error { d.removeLeftovers(ctx); return nil })
-	g.Go(func() error { return d.watchConfig(ctx) })
+	g.Go(func() error { return d.followConfig(ctx) })
 	for _, s := range d.servers() {
 		g.Go(func() error { return healthcheck.ListenAndServe(ctx, s) })
 	}
 	d.feed.started(ctx)
 	return g.Wait()
-}
-
-// watchConfig ends the process if the configuration file changes, as kube-proxy does: it is started anew with the new one.
-func (d *daemon) watchConfig(ctx context.Context) error {
-	err := d.cfg.Watch(ctx)
-	if ctx.Err() != nil || errors.Is(err, config.ErrChanged) {
-		return ignoreCancel(ctx, err)
-	}
-	klog.FromContext(ctx).Error(err, "Changes of the configuration file are not noticed; restart the proxy after changing it")
-	return nil
 }
 
 // watchTable has the table rebuilt when somebody else changes it.

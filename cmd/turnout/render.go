@@ -61,7 +61,7 @@ func render(cfg *config.Config, out, diagnostics io.Writer) error {
 		fmt.Fprintf(diagnostics, "%v\n", p)
 	}
 	d := &daemon{cfg: cfg, nodeName: name, families: proxy.Families[:]}
-	facts := d.factsConfig()
+	facts := d.factsConfig(cfg)
 	facts.Local = func(proxy.Family) []netip.Addr { return nil }
 	states, warnings, found := sync.Preview(sync.Options{NodeName: name, Families: d.families, Facts: facts}, func(s source.Sink) { objects.Deliver(s) })
 	for _, w := range cfg.Warnings {

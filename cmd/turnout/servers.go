@@ -16,12 +16,12 @@ func (d *daemon) servers() []healthcheck.ServerOptions {
 	out := []healthcheck.ServerOptions{{
 		Name: "metrics server", Addr: d.cfg.MetricsBindAddress.String(), HardFail: d.cfg.BindAddressHardFail,
 		Handler: httpdebug.Handler(d.debugOptions()),
-		Failed:  func(err error) { d.feed.nodeEvent("FailedToStartMetricServer", err.Error()) },
+		Failed:  func(err error) { d.feed.nodeEvent(serverFailed("FailedToStartMetricServer", err)) },
 	}}
 	if d.cfg.HealthzBindAddress.IsValid() {
 		out = append(out, healthcheck.ServerOptions{
 			Name: "health server", Addr: d.cfg.HealthzBindAddress.String(), HardFail: d.cfg.BindAddressHardFail, Handler: d.health,
-			Failed: func(err error) { d.feed.nodeEvent("FailedToStartProxierHealthcheck", err.Error()) },
+			Failed: func(err error) { d.feed.nodeEvent(serverFailed("FailedToStartProxierHealthcheck", err)) },
 		})
 	}
 	return out

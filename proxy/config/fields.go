@@ -8,7 +8,7 @@ import (
 )
 
 // flatten returns the value of each field of a configuration by its path, as JSON would have it but for the quotes of strings. A
-// feature gate is a field, too.
+// feature gate is a field, too; a list without entries is none.
 func flatten(conf *external) map[string]string {
 	raw, err := json.Marshal(conf)
 	if err != nil {
@@ -30,7 +30,9 @@ func flattenInto(out map[string]string, prefix string, tree map[string]json.RawM
 			flattenInto(out, prefix+key+".", below)
 			continue
 		}
-		out[prefix+key] = plainJSON(raw)
+		if text := plainJSON(raw); text != "null" && text != "[]" {
+			out[prefix+key] = text
+		}
 	}
 }
 
@@ -56,7 +58,7 @@ var defaultValues = sync.OnceValue(func() map[string]string { return flatten(def
 
 // fieldPaths returns the path of every field of a configuration. It is not to be modified.
 var fieldPaths = sync.OnceValue(func() []string {
-	known := []string{"featureGates", "logging.vmodule", "logging.options.text.splitStream", "logging.options.json.splitStream", "windowsRunAsService"}
+	known := []string{"nodePortAddresses", "ipvs.excludeCIDRs", "featureGates", "logging.vmodule", "logging.options.text.splitStream", "logging.options.json.splitStream", "windowsRunAsService"}
 	for path := range defaultValues() {
 		if !strings.HasPrefix(path, "featureGates.") {
 			known = append(known, path)

@@ -1,11 +1,7 @@
 package config
 
 import (
-	"context"
-	"errors"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -232,63 +228,5 @@ func TestWrittenFileReadsBackTheSame(t *testing.T) {
 				t.Errorf("%s: reading it back warns: %s", args, w)
 			}
 		}
-	}
-}
-
-func TestWatch(t *testing.T) {
-	replace := map[string]func(t *testing.T, dir string){
-		"written in place": func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "config.conf"), header+"enableProfiling: true\n")
-		},
-		"link of a ConfigMap volume": func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "v2"), header+"enableProfiling: true\n")
-			if err := errors.Join(os.Symlink("v2", filepath.Join(dir, "new")), os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, "config.conf"))); err != nil {
-				t.Fatal(err)
-			}
-		},
-	}
-	for name, change := range replace {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			path := filepath.Join(dir, "config.conf")
-			write(t, filepath.Join(dir, "v1"), header)
-			if err := os.Symlink("v1", path); err != nil {
-				t.Fatal(err)
-			}
-			c := mustLoad(t, nil, "--config="+path)
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			defer cancel()
-			done := make(chan error, 1)
-			go func() { done <- c.Watch(ctx) }()
-			write(t, filepath.Join(dir, "other"), "not ours")
-			change(t, dir)
-			if err := <-done; !errors.Is(err, ErrChanged) {
-				t.Errorf("after the change: %v", err)
-			}
-		})
-	}
-}
-
-func TestWatchOfWhatDoesNotChange(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "config.conf")
-	write(t, path, header)
-	for _, args := range [][]string{nil, {"--config=" + path}} {
-		c := mustLoad(t, nil, args...)
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		done := make(chan error, 1)
-		go func() { done <- c.Watch(ctx) }()
-		write(t, path, header)
-		write(t, path+".bak", "not ours")
-		if err := <-done; !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%q: %v", args, err)
-		}
-		cancel()
-	}
-}
-
-func write(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
 	}
 }

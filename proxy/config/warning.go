@@ -106,7 +106,7 @@ func refuse(w *Warning, latent Problems) (others Problems, refused bool) {
 
 // meansTheSame tells whether a field's value is its default, or does the same.
 func meansTheSame(field, value, def string) bool {
-	return value == def || field == "ipvs.scheduler" && value == "rr" || value == "[]" && def == "null"
+	return value == def || field == "ipvs.scheduler" && value == "rr"
 }
 
 // unusedElsewhere finds fields that have no effect because of others, in whatever mode.

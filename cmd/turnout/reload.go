@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/component-base/logs"
+	"k8s.io/klog/v2"
+
+	"turnout/proxy/config"
+	"turnout/proxy/debug"
+)
+
+// Reasons of events on the Node.
+const (
+	// reasonReloaded is the reason of events about changes of the configuration file that took effect.
+	reasonReloaded = "ConfigurationReloaded"
+	// reasonRefused is the reason of events about a configuration file that cannot be used.
+	reasonRefused = "ConfigurationInvalid"
+)
+
+// followConfig brings changes of the configuration file into effect. It ends with an error, and the process with it, if a field changes that
+// only a new process can follow; kube-proxy ends for any change.
+func (d *daemon) followConfig(ctx context.Context) error {
+	r := &reload{daemon: d, inUse: d.cfg}
+	err := d.cfg.Follow(ctx, func(contents []byte) error { return r.changed(ctx, contents) }, func(err error) {
+		klog.FromContext(ctx).Error(err, "Changes of the configuration file are noticed only every ten seconds")
+	})
+	return ignoreCancel(ctx, err)
+}
+
+// reload is what is known of the configuration file while the proxy runs.
+type reload struct {
+	*daemon
+	inUse *config.Config
+}
+
+// changed brings new contents of the file into effect, or says why not.
+func (r *reload) changed(ctx context.Context, contents []byte) error {
+	next, err := r.inUse.Reread(contents)
+	if err != nil {
+		r.refuse(ctx, err)
+		return nil
+	}
+	var restart, all []string
+	for _, c := range r.inUse.ChangesTo(next) {
+		all = append(all, c.String())
+		if !c.Live {
+			restart = append(restart, c.String())
+		}
+	}
+	facts := r.factsConfig(next)
+	if len(restart) > 0 {
+		if err := r.loop.Check(facts); err != nil {
+			r.refuse(ctx, err)
+			return nil
+		}
+		klog.FromContext(ctx).Info("The configuration file changed in fields that only a new process can follow: this one ends", "file", next.ConfigFile, "changes", all)
+		return fmt.Errorf("%w: %s: to be started again with %s", config.ErrChanged, next.ConfigFile, strings.Join(restart, ", "))
+	}
+	if err := r.loop.Configure(facts, timing(next)); err != nil {
+		r.refuse(ctx, err)
+		return nil
+	}
+	r.apply(ctx, next, all)
+	return nil
+}
+
+// refuse reports contents that cannot be used.
+func (r *reload) refuse(ctx context.Context, err error) {
+	problems := []string{err.Error()}
+	if all, ok := errors.AsType[config.Problems](err); ok {
+		problems = problems[:0]
+		for _, p := range all {
+			problems = append(problems, p.Error())
+		}
+	}
+	klog.FromContext(ctx).Error(nil, "The configuration file changed and cannot be used; the configuration of before stays in effect, but a restart would fail",
+		"file", r.inUse.ConfigFile, "problems", problems)
+	r.metrics.ConfigRefused()
+	r.feed.nodeEvent(nodeEvent{v1.EventTypeWarning, reasonRefused, "ReloadConfiguration", r.inUse.ConfigFile + " is not used. " + strings.Join(problems, ". ")})
+}
+
+// apply brings into effect what is not the loop's, and reports.
+func (r *reload) apply(ctx context.Context, next *config.Config, changes []string) {
+	logger := klog.FromContext(ctx)
+	before := r.inUse
+	r.inUse = next
+	r.metrics.ConfigFileUsed()
+	if len(changes) == 0 {
+		logger.Info("The configuration file changed, but no setting did", "file", next.ConfigFile)
+		return
+	}
+	r.health.SetTimeout(healthTimeout(next))
+	r.applyKernel(ctx, before, next)
+	if v := next.Logging.Verbosity; v != before.Logging.Verbosity {
+		if _, err := logs.GlogSetter(strconv.FormatUint(uint64(v), 10)); err != nil {
+			logger.Error(err, "The log's verbosity stays as it is")
+		}
+	}
+	if err := debug.PublishConfig(next.External); err != nil {
+		logger.Error(err, "/configz stays as it is")
+	}
+	r.metrics.ConfigReloaded()
+	logger.Info("The configuration file changed and is in effect", "file", next.ConfigFile, "changes", changes)
+	for _, w := range next.Warnings {
+		if !slices.Contains(before.Warnings, w) {
+			logger.Info("Configuration warning", "field", w.Where, "warning", w.Text)
+		}
+	}
+	r.feed.nodeEvent(nodeEvent{v1.EventTypeNormal, reasonReloaded, "ReloadConfiguration", strings.Join(changes, ", ")})
+}
+
+// applyKernel writes the kernel's settings if they changed. What cannot be written stays as it is: the proxy works without.
+func (r *reload) applyKernel(ctx context.Context, before, next *config.Config) {
+	logger := klog.FromContext(ctx)
+	if next.OOMScoreAdj != before.OOMScoreAdj {
+		if err := proc.SetOOMScoreAdj(next.OOMScoreAdj); err != nil {
+			logger.Info("The out-of-memory score stays as it is", "error", err.Error())
+		}
+	}
+	r.conntrack.Store(&next.Conntrack)
+	if next.Conntrack == before.Conntrack {
+		return
+	}
+	for _, p := range r.tuneConntrack(ctx) {
+		logger.Error(p, "A setting of connection tracking stays as it is")
+	}
+}
