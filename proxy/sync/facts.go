@@ -82,6 +82,24 @@ func (c *FactsConfig) pods(families []proxy.Family, n *v1.Node) (node.PodDetecti
 	return pods, addresses
 }
 
+// inherit returns a Node with the addresses and pod CIDRs of the one before, which may be nil, as far as it has none of its own: a Node
+// that was deleted and made again gets them from controllers only later, but the machine never lost them.
+func inherit(n, before *v1.Node) *v1.Node {
+	if before == nil {
+		return n
+	}
+	out := *n
+	if !slices.ContainsFunc(n.Status.Addresses, func(a v1.NodeAddress) bool {
+		return a.Type == v1.NodeInternalIP || a.Type == v1.NodeExternalIP
+	}) {
+		out.Status.Addresses = before.Status.Addresses
+	}
+	if n.Spec.PodCIDR == "" && len(n.Spec.PodCIDRs) == 0 {
+		out.Spec.PodCIDR, out.Spec.PodCIDRs = before.Spec.PodCIDR, before.Spec.PodCIDRs
+	}
+	return &out
+}
+
 // podCIDRs lists the prefixes of a Node's pods; what cannot be read is left out.
 func podCIDRs(n *v1.Node) (out []netip.Prefix) {
 	texts := n.Spec.PodCIDRs

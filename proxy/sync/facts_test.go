@@ -82,6 +82,19 @@ func TestFactsAreFollowedAtOnce(t *testing.T) {
 			"service CIDRs 10.96.0.0/16\n", "service CIDRs none\n"},
 		{"Node deleted: the machine keeps its addresses", nil, func(r *rig) { r.loop.DeleteNode() },
 			"NodePorts on 192.168.50.1\n", "NodePorts on 192.168.50.1\n"},
+		{"Node made again, without addresses at first", nil,
+			func(r *rig) {
+				r.loop.DeleteNode()
+				r.loop.SetNode(changedNode(func(n *v1.Node) {
+					n.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeHostName, Address: "n1"}}
+				}))
+			},
+			"NodePorts on 192.168.50.1\n", "NodePorts on 192.168.50.1\n"},
+		{"Node made again, without pod prefixes at first", func(f *FactsConfig) { f.Pods = node.PodDetection{Mode: node.NodeCIDR} },
+			func(r *rig) {
+				r.loop.SetNode(changedNode(func(n *v1.Node) { n.Spec.PodCIDRs, n.Spec.PodCIDR = nil, "" }))
+			},
+			"pods are in 10.244.1.0/24\n", "pods are in 10.244.1.0/24\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			run(t, func(r *rig) {

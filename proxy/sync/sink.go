@@ -49,14 +49,14 @@ func (l *Loop) DeleteEndpointSlice(namespace, name string) {
 	l.Wake()
 }
 
-// SetNode replaces the own Node.
+// SetNode replaces the own Node. While one that was made anew has no addresses or no pod CIDRs yet, those of before stay in use.
 func (l *Loop) SetNode(n *v1.Node) {
 	facts := healthcheck.NodeFacts{Known: true, Deleting: n.DeletionTimestamp != nil}
 	for _, t := range n.Spec.Taints {
 		facts.Tainted = facts.Tainted || t.Key == healthcheck.ToBeDeletedTaint
 	}
 	l.options.Health.SetNode(facts)
-	l.change(func(i *inputs) { i.node = n })
+	l.change(func(i *inputs) { i.node = inherit(n, i.node) })
 }
 
 // DeleteNode forgets the own Node. Its addresses and labels stay in use: the machine still has them.
