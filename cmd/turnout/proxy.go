@@ -203,7 +203,7 @@ func (d *daemon) assemble(ctx context.Context, facts sync.FactsConfig) error {
 		backends[f], cleaners[f] = b, conntrack.NewCleaner(f)
 	}
 	d.loop = sync.New(sync.Options{
-		NodeName: d.nodeName, Families: d.families, Backends: backends, Facts: facts, Metrics: d.metrics, Health: d.health, Services: d.services,
+		NodeName: d.nodeName, Families: d.families, Mode: sync.Mode{Name: string(d.cfg.Mode), Backends: backends}, Facts: facts, Metrics: d.metrics, Health: d.health, Services: d.services,
 		Conntrack: cleaners, Events: d.feed.events,
 		Timing: timing(d.cfg),
 	})

@@ -113,6 +113,8 @@ func (k *kernel) Forget() {
 // Cleanup is part of proxy.Backend.
 func (k *kernel) Cleanup(context.Context) error {
 	k.Forget()
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.services, k.node = nil, nil
 	return nil
 }

@@ -21,11 +21,13 @@ import (
 type Options struct {
 	NodeName string
 	Families []proxy.Family // in use
-	Backends map[proxy.Family]proxy.Backend
-	Facts    FactsConfig
-	Timing   Timing
-	Metrics  *metrics.Metrics
-	Health   *healthcheck.ProxyHealth
+	Mode     Mode
+	// Leave are modes of which an earlier process may have left rules. These are removed once those of Mode are there.
+	Leave   []Mode
+	Facts   FactsConfig
+	Timing  Timing
+	Metrics *metrics.Metrics
+	Health  *healthcheck.ProxyHealth
 	// Services serve the health-check node ports; nil if nothing should.
 	Services *healthcheck.Services
 	// Conntrack has what removes stale flows of each family.
@@ -72,11 +74,16 @@ type Loop struct {
 	families   []*family // in use, in order
 
 	published atomic.Pointer[desired.Result] // the same as result, for others to read
+	next      atomic.Pointer[handover]       // nil if the mode stays
+	retiring  atomic.Int32                   // how many modes are being removed
+	retirees  gosync.WaitGroup
 
 	// Owned by Run.
-	result   *desired.Result
-	counted  counted
-	problems problemLog
+	mode      Mode
+	switching backOff // between attempts to change it
+	result    *desired.Result
+	counted   counted
+	problems  problemLog
 }
 
 var _ source.Sink = (*Loop)(nil)
@@ -85,10 +92,10 @@ var _ source.Sink = (*Loop)(nil)
 func New(o Options) *Loop {
 	l := &Loop{
 		options: o, services: track.NewServiceChangeTracker(), endpoints: track.NewEndpointsChangeTracker(o.NodeName),
-		inputs: newInputs(o.Facts, o.Timing), wake: make(chan struct{}, 1), synced: make(chan struct{}), programmed: make(chan struct{}), problems: newProblemLog(o.Events),
+		inputs: newInputs(o.Facts, o.Timing), wake: make(chan struct{}, 1), synced: make(chan struct{}), programmed: make(chan struct{}), problems: newProblemLog(o.Events), mode: o.Mode,
 	}
 	for _, f := range o.Families {
-		l.families = append(l.families, newFamily(f, o.Backends[f], &o))
+		l.families = append(l.families, newFamily(f, &o))
 	}
 	return l
 }
@@ -98,6 +105,7 @@ func (l *Loop) Run(ctx context.Context) {
 	for _, f := range l.families {
 		defer f.flows.run(ctx)()
 	}
+	defer l.retirees.Wait()
 	select {
 	case <-l.synced:
 	case <-ctx.Done():
@@ -179,13 +187,16 @@ func (l *Loop) Wake() {
 // Programmed is closed when the kernel follows a State of each family for the first time.
 func (l *Loop) Programmed() <-chan struct{} { return l.programmed }
 
-// announce closes Programmed when it is time.
-func (l *Loop) announce() {
+// announce closes Programmed when it is time. Then other modes' rules are of no use any longer.
+func (l *Loop) announce(ctx context.Context) {
 	select {
 	case <-l.programmed:
 	default:
 		if !slices.ContainsFunc(l.families, func(f *family) bool { return f.applied == nil }) {
 			close(l.programmed)
+			for _, m := range l.options.Leave {
+				l.retire(ctx, m)
+			}
 		}
 	}
 }

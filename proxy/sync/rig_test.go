@@ -102,7 +102,7 @@ func newRig(t *testing.T, s settings) *rig {
 		backends[f], cleaners[f] = r.faults[f], r.cleaners[f]
 	}
 	r.loop = New(Options{
-		NodeName: c.Node, Families: proxy.Families[:], Backends: backends, Facts: factsConfig(r.local), Timing: s.timing,
+		NodeName: c.Node, Families: proxy.Families[:], Mode: Mode{Name: "first", Backends: backends}, Facts: factsConfig(r.local), Timing: s.timing,
 		Metrics: metrics.New(r.registry.MustRegister), Health: r.health, Conntrack: cleaners, Events: r.events,
 	})
 	return r

@@ -26,8 +26,8 @@ type family struct {
 	sizes   sizes
 }
 
-func newFamily(f proxy.Family, b proxy.Backend, o *Options) *family {
-	return &family{Family: f, backend: b, reason: metrics.ReasonStart, foreign: newInterference(),
+func newFamily(f proxy.Family, o *Options) *family {
+	return &family{Family: f, backend: o.Mode.Backends[f], reason: metrics.ReasonStart, foreign: newInterference(),
 		flows: newFlows(f, o.Conntrack[f], o.Metrics)}
 }
 
@@ -43,13 +43,13 @@ func (l *Loop) sync(ctx context.Context, retry *backOff) time.Duration {
 		}
 		return retry.after(true)
 	}
-	failed, again := false, time.Duration(0)
+	failed, again := false, l.handOver(ctx)
 	for _, f := range l.families {
 		next, err := l.apply(ctx, f, l.result.States[f.Family])
 		failed = failed || err != nil
 		again = sooner(again, next)
 	}
-	l.announce()
+	l.announce(ctx)
 	return sooner(again, retry.after(failed))
 }
 

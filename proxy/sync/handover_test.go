@@ -1,0 +1,186 @@
+package sync
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"turnout/proxy"
+)
+
+// other is a mode of fakes that fail with this rate.
+type other struct {
+	Mode
+	kernels map[proxy.Family]*kernel
+	faults  map[proxy.Family]*faulty
+	gone    atomic.Int32
+}
+
+func newOther(name string, rate float64) *other {
+	o := &other{kernels: map[proxy.Family]*kernel{}, faults: map[proxy.Family]*faulty{}}
+	o.Mode = Mode{Name: name, Backends: map[proxy.Family]proxy.Backend{}, Gone: func() { o.gone.Add(1) }}
+	for _, f := range proxy.Families {
+		o.kernels[f] = newKernel(f)
+		o.faults[f] = &faulty{Backend: o.kernels[f], rng: rand.New(rand.NewPCG(1, uint64(f))), rate: rate}
+		o.Backends[f] = o.faults[f]
+	}
+	return o
+}
+
+// holds are the Services that a mode has in the kernel, of IPv4.
+func holds(kernels map[proxy.Family]*kernel) string {
+	return strings.Join(kernels[proxy.IPv4].names(), " ")
+}
+
+func (r *rig) wantHolds(what string, kernels map[proxy.Family]*kernel, want string) {
+	r.t.Helper()
+	if got := holds(kernels); got != want {
+		r.t.Errorf("%s: the kernel holds %q, want %q", what, got, want)
+	}
+}
+
+// A watched Backend says what the kernel holds of another mode at the end of each Apply, and at the start of each Cleanup.
+type watched struct {
+	proxy.Backend
+	look func(event string)
+}
+
+func (w watched) Apply(ctx context.Context, s *proxy.State) (proxy.Report, error) {
+	report, err := w.Backend.Apply(ctx, s)
+	w.look("applied")
+	return report, err
+}
+
+func (w watched) Cleanup(ctx context.Context) error {
+	w.look("cleanup")
+	return w.Backend.Cleanup(ctx)
+}
+
+// The other mode's rules are there before the first one's go, and changes reach only the other one from then on.
+func TestSwitchTo(t *testing.T) {
+	run(t, func(r *rig) {
+		r.loop.SetService(service("web", "10.96.0.1", v1.ProtocolTCP))
+		r.synced()
+		second := newOther("second", 0)
+		events := &recorded{}
+		v4 := second.Backends[proxy.IPv4]
+		second.Backends[proxy.IPv4] = watched{v4, func(event string) {
+			events.add(event + " beside " + holds(r.kernels))
+		}}
+		results := &recorded{}
+		r.loop.SwitchTo(second.Mode, func(err error) { results.add(fmt.Sprint(err)) })
+		r.settle()
+		if got := results.take(); !slices.Equal(got, []string{"<nil>"}) {
+			t.Fatalf("results: %v, want one without error", got)
+		}
+		if got := events.take(); len(got) == 0 || got[0] != "applied beside default/web/TCP" {
+			t.Errorf("events: %q; want the other mode applied while the first one's rules are there", got)
+		}
+		r.wantHolds("the first mode", r.kernels, "")
+		r.wantHolds("the second mode", second.kernels, "default/web/TCP")
+		before := len(r.faults[proxy.IPv4].tries())
+		r.loop.SetService(service("more", "10.96.0.2", v1.ProtocolTCP))
+		r.settle()
+		r.wantHolds("the second mode after a change", second.kernels, "default/more/TCP default/web/TCP")
+		if after := len(r.faults[proxy.IPv4].tries()); after != before {
+			t.Errorf("the first mode was applied %d times more", after-before)
+		}
+		if second.gone.Load() != 0 {
+			t.Error("the mode in use is said to be gone")
+		}
+	}, exact)
+}
+
+// A mode that does not work is tried again and again, leaves nothing, and the present mode goes on; it can be called off.
+func TestSwitchToFails(t *testing.T) {
+	run(t, func(r *rig) {
+		r.loop.SetService(service("web", "10.96.0.1", v1.ProtocolTCP))
+		r.synced()
+		second := newOther("second", 0)
+		second.faults[proxy.IPv6].setRate(1)
+		results := &recorded{}
+		r.loop.SwitchTo(second.Mode, func(err error) { results.add(fmt.Sprint(err)) })
+		r.after(time.Minute)
+		if got := results.take(); len(got) < 5 || !strings.Contains(got[0], "from mode first to mode second: "+errFaulty.Error()) {
+			t.Fatalf("results: %v", got)
+		}
+		r.wantHolds("the second mode, of which one family works", second.kernels, "")
+		r.loop.SetService(service("more", "10.96.0.2", v1.ProtocolTCP))
+		r.after(time.Second)
+		r.wantHolds("the first mode", r.kernels, "default/more/TCP default/web/TCP")
+		r.loop.Stay()
+		r.settle()
+		results.take()
+		r.settle()
+		if got := results.take(); len(got) != 0 {
+			t.Errorf("tried %d times more after it was called off", len(got))
+		}
+		r.loop.SwitchTo(second.Mode, func(err error) { results.add(fmt.Sprint(err)) })
+		r.after(time.Second)
+		second.faults[proxy.IPv6].setRate(0)
+		r.settle()
+		if got := results.take(); got[len(got)-1] != "<nil>" {
+			t.Errorf("results: %v, want none at last", got)
+		}
+		r.wantHolds("the first mode", r.kernels, "")
+		r.wantHolds("the second mode", second.kernels, "default/more/TCP default/web/TCP")
+	}, exact)
+}
+
+// stubborn is a Backend whose rules cannot be removed.
+type stubborn struct {
+	proxy.Backend
+	failing atomic.Bool
+	tried   atomic.Int32
+}
+
+func (s *stubborn) Cleanup(ctx context.Context) error {
+	s.tried.Add(1)
+	if s.failing.Load() {
+		return errFaulty
+	}
+	return s.Backend.Cleanup(ctx)
+}
+
+// Rules that an earlier process left in other modes go once those of this mode are there, however often that fails. There is no way back to
+// a mode whose rules are being removed.
+func TestLeave(t *testing.T) {
+	left := newOther("left", 0)
+	v4 := &stubborn{Backend: left.kernels[proxy.IPv4]}
+	v4.failing.Store(true)
+	left.Backends[proxy.IPv4] = v4
+	run(t, func(r *rig) {
+		r.loop.options.Leave = []Mode{left.Mode}
+		web := service("web", "10.96.0.1", v1.ProtocolTCP)
+		left.kernels[proxy.IPv4].services = map[proxy.ServicePortName]*proxy.Service{{}: nil}
+		r.setRate(1)
+		r.loop.SetService(web)
+		r.synced()
+		if v4.tried.Load() != 0 {
+			t.Fatalf("tried to remove other rules %d times before those of this mode were there", v4.tried.Load())
+		}
+		r.setRate(0)
+		r.settle()
+		if v4.tried.Load() < 3 || left.gone.Load() != 0 {
+			t.Errorf("tried to remove %d times, gone %d times", v4.tried.Load(), left.gone.Load())
+		}
+		results := &recorded{}
+		r.loop.SwitchTo(newOther("left", 0).Mode, func(err error) { results.add(fmt.Sprint(err)) })
+		r.settle()
+		if got := results.take(); len(got) != 0 {
+			t.Errorf("switched to a mode whose rules are being removed: %v", got)
+		}
+		v4.failing.Store(false)
+		r.settle()
+		if got := results.take(); left.gone.Load() != 1 || holds(left.kernels) != "" || !slices.Equal(got, []string{"<nil>"}) {
+			t.Errorf("gone %d times, left %q, results %v", left.gone.Load(), holds(left.kernels), got)
+		}
+	}, exact)
+}
