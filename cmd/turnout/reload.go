@@ -29,7 +29,7 @@ const (
 func (d *daemon) followConfig(ctx context.Context) error {
 	r := &reload{daemon: d, inUse: d.cfg}
 	err := d.cfg.Follow(ctx, func(contents []byte) error { return r.changed(ctx, contents) }, func(err error) {
-		klog.FromContext(ctx).Error(err, "Changes of the configuration file are noticed only every ten seconds")
+		klog.FromContext(ctx).Error(err, "Changes of the configuration file may be noticed only after ten seconds")
 	})
 	return ignoreCancel(ctx, err)
 }

@@ -70,7 +70,7 @@ func TestFilesOfInstallers(t *testing.T) {
 }
 
 // testFiles lists configuration files as installers write them.
-func testFiles(t *testing.T) []string {
+func testFiles(t testing.TB) []string {
 	t.Helper()
 	paths, err := filepath.Glob("testdata/*.yaml")
 	if err != nil || len(paths) < 10 {

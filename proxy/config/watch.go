@@ -23,7 +23,7 @@ const (
 // Follow calls changed with the contents of ConfigFile each time they are others than those that changed got last, and others than those
 // that c was made of, the first time. It returns the error of changed, or that of the context when it ends. Without a ConfigFile it only
 // waits for the context. A file that is missing or empty has not changed, as it is just being replaced. ConfigMap volumes are
-// followed: they change by a symbolic link in the file's folder. trouble is told if changes are noticed only every ten seconds.
+// followed: they change by a symbolic link in the file's folder. trouble is told if changes may be noticed only after ten seconds.
 func (c *Config) Follow(ctx context.Context, changed func(contents []byte) error, trouble func(error)) error {
 	if c.ConfigFile == "" {
 		<-ctx.Done()
@@ -37,9 +37,9 @@ func (c *Config) Follow(ctx context.Context, changed func(contents []byte) error
 	}
 	if err != nil {
 		trouble(fmt.Errorf("watch %s: %w", c.ConfigFile, err))
-		return f.run(ctx, nil, changed)
+		return f.run(ctx, nil, changed, trouble)
 	}
-	return f.run(ctx, watcher, changed)
+	return f.run(ctx, watcher, changed, trouble)
 }
 
 // follower reads a file again and again.
@@ -51,7 +51,7 @@ type follower struct {
 
 // run reads the file when the watcher, which may be nil, has seen something in its folder, and from time to time. Whatever happened
 // there, and also if events were lost: only the contents count.
-func (f *follower) run(ctx context.Context, w *fsnotify.Watcher, changed func([]byte) error) error {
+func (f *follower) run(ctx context.Context, w *fsnotify.Watcher, changed func([]byte) error, trouble func(error)) error {
 	var events <-chan fsnotify.Event
 	var errs <-chan error
 	if w != nil {
@@ -71,7 +71,10 @@ func (f *follower) run(ctx context.Context, w *fsnotify.Watcher, changed func([]
 			return ctx.Err()
 		case <-tick.C:
 		case <-events:
-		case <-errs:
+		case err := <-errs:
+			if err != nil && !errors.Is(err, fsnotify.ErrEventOverflow) {
+				trouble(fmt.Errorf("watch %s: %w", f.path, err))
+			}
 		}
 	}
 }

@@ -165,7 +165,7 @@ func TestFollowByReading(t *testing.T) {
 			replace()
 		}
 		return nil
-	})
+	}, func(err error) { t.Error(err) })
 	if diff := cmp.Diff(versions, got); diff != "" || !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, -want +got\n%s", err, diff)
 	}
@@ -180,7 +180,10 @@ func TestFollowOfNothing(t *testing.T) {
 	}
 	w := follow(t, mustLoad(t, map[string]string{"/absent/file": header}, "--config=/absent/file"), nil)
 	select {
-	case <-w.trouble:
+	case err := <-w.trouble:
+		if !errors.Is(err, os.ErrNotExist) {
+			t.Error(err)
+		}
 	case <-time.After(5 * time.Second):
 		t.Error("not told that a folder cannot be watched")
 	}
