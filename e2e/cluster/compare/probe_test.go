@@ -95,6 +95,24 @@ const (
 // returns how many connections were answered, and how many were not, for the caller to see that something was compared.
 func (p *pair) compare(t *testing.T, list []packet) (answered, unanswered int) {
 	t.Helper()
+	const most = 20
+	services := map[string]bool{}
+	differ, answered, unanswered := p.differences(t, list)
+	for i, d := range differ {
+		if i == most {
+			t.Errorf("and %d more", len(differ)-most)
+			break
+		}
+		t.Error(d)
+		services[d.service] = true
+	}
+	p.describe(t, services)
+	return answered, unanswered
+}
+
+// differences sends packets in both labs and returns those that came to something else, except for differences that are allowed.
+func (p *pair) differences(t *testing.T, list []packet) (differ []*difference, answered, unanswered int) {
+	t.Helper()
 	m := newModel(t, p)
 	// A client that connects to a Service with affinity by two ways at the same time may be sent to two endpoints.
 	groups := map[string][]packet{}
@@ -105,8 +123,8 @@ func (p *pair) compare(t *testing.T, list []packet) (answered, unanswered int) {
 		}
 		groups[key] = append(groups[key], packet)
 	}
-	var mu sync.Mutex // guards the rest
-	var differ []*difference
+	var mu sync.Mutex // guards the results
+	var seem []*difference
 	var wait sync.WaitGroup
 	slots := make(chan struct{}, parallel)
 	for _, key := range slices.Sorted(maps.Keys(groups)) {
@@ -122,46 +140,39 @@ func (p *pair) compare(t *testing.T, list []packet) (answered, unanswered int) {
 					unanswered++
 				}
 				if !p.agree(d, m) {
-					differ = append(differ, d)
+					seem = append(seem, d)
 				}
 				mu.Unlock()
 			}
 		})
 	}
 	wait.Wait()
-	p.report(t, differ, m)
-	return answered, unanswered
+	return p.confirm(t, seem, m), answered, unanswered
 }
 
-// report tries packets again that seemed to differ, now one after the other and with patience. What is meant to be is counted.
-func (p *pair) report(t *testing.T, differ []*difference, m model) {
+// confirm tries packets again that seem to differ, now one after the other and with patience. What is meant to be is counted.
+func (p *pair) confirm(t *testing.T, seem []*difference, m model) (differ []*difference) {
 	t.Helper()
-	slices.SortFunc(differ, func(a, b *difference) int { return cmp.Compare(a.String(), b.String()) })
+	const enough = 25
+	slices.SortFunc(seem, func(a, b *difference) int { return cmp.Compare(a.String(), b.String()) })
 	meant := map[string]int{}
-	defer func() {
-		for _, reason := range slices.Sorted(maps.Keys(meant)) {
-			t.Logf("%d packets differ as docs/differences.md says: %s", meant[reason], reason)
-		}
-	}()
-	services := map[string]bool{}
-	defer func() { p.describe(t, services) }()
-	const most = 20
-	told := 0
-	for _, d := range differ {
+	for i, d := range seem {
 		if reason := allowed(d); reason != "" {
 			meant[reason]++
 			continue
 		}
-		if d = p.probe(d.packet, m, calm); p.agree(d, m) {
-			continue
+		if d = p.probe(d.packet, m, calm); !p.agree(d, m) {
+			differ = append(differ, d)
 		}
-		t.Error(d)
-		services[d.service] = true
-		if told++; told == most {
-			t.Errorf("%d packets seemed to differ; no more of them are looked at", len(differ))
-			return
+		if len(differ) == enough {
+			t.Logf("%d packets seem to differ; %d of them do, and no more were looked at", len(seem), i+1)
+			break
 		}
 	}
+	for _, reason := range slices.Sorted(maps.Keys(meant)) {
+		t.Logf("%d packets differ as docs/differences.md says: %s", meant[reason], reason)
+	}
+	return differ
 }
 
 // describe logs some Services and their EndpointSlices, as they are now.
