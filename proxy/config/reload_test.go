@@ -1,6 +1,7 @@
 package config
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -87,4 +88,47 @@ func TestLiveFieldsExist(t *testing.T) {
 			t.Errorf("%s is no field", l)
 		}
 	}
+}
+
+// The table of fields in the documentation is what the code does.
+func TestDocumentedFields(t *testing.T) {
+	const path, begin, end = "../../docs/configuration.md", "TestDocumentedFields -update -->\n", "<!-- end of fields -->"
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok := strings.Cut(string(raw), begin)
+	_, tail, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("%s has no place for the table of fields", path)
+	}
+	compareGolden(t, path, head+begin+fieldTable()+end+tail)
+}
+
+func fieldTable() string {
+	var b strings.Builder
+	b.WriteString("| Field | Default | Modes | A change takes effect |\n|---|---|---|---|\n")
+	for _, field := range fieldPaths() {
+		if field == "apiVersion" || field == "kind" {
+			continue
+		}
+		value, ok := defaultValues()[field]
+		if value = "`" + value + "`"; !ok || value == "`\"\"`" {
+			value = "unset"
+		}
+		modes, when := modesOf(field), "restart"
+		if strings.Count(modes, " and ") == len(Modes)-1 {
+			modes = "all"
+		}
+		switch {
+		case modes == "":
+			modes, when = "none", "never"
+		case isLive(field):
+			when = "at once"
+		case modes != "all" && !usedIn(field, NFTables):
+			when = "never in mode nftables"
+		}
+		b.WriteString("| `" + field + "` | " + value + " | " + modes + " | " + when + " |\n")
+	}
+	return b.String()
 }
