@@ -26,6 +26,9 @@ const (
 	fileInUse    = "turnout_config_file_in_use"
 )
 
+// noConntrack leaves alone what is not a namespace's own.
+const noConntrack = "conntrack: {maxPerCore: 0, min: 0}\n"
+
 // mountConfig makes the volume; settings are those beyond what every proxy of the lab needs.
 func (c *cluster) mountConfig(settings string) *configVolume {
 	c.t.Helper()
@@ -42,8 +45,10 @@ func (v *configVolume) set(settings string) {
 	v.c.t.Helper()
 	v.version++
 	name := fmt.Sprintf("..%d", v.version)
-	text := "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\nconntrack: {maxPerCore: 0, min: 0}\n" +
-		"clusterCIDR: " + joinPrefixes(v.c) + "\n" + settings
+	text := "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\nclusterCIDR: " + joinPrefixes(v.c) + "\n" + settings
+	if !strings.Contains(settings, "conntrack:") {
+		text += noConntrack
+	}
 	err := errors.Join(os.Mkdir(filepath.Join(v.dir, name), 0o755),
 		os.WriteFile(filepath.Join(v.dir, name, "config.conf"), []byte(text), 0o644),
 		os.Symlink(name, filepath.Join(v.dir, "..data_tmp")),
@@ -122,7 +127,7 @@ func TestConfigReload(t *testing.T) {
 	c.probe(t, c.bothFamilies("before", c.from(localPod), c.of(web, proxy.ClusterIP), kept("pod-2", "pod-5"))...)
 	p.expect(map[string]float64{reloads: 0, reloadErrors: 0, fileInUse: 1})
 
-	v.set("nftables: {masqueradeAll: true, masqueradeBit: 3, syncPeriod: 7s}\noomScoreAdj: 900\nlogging: {verbosity: 2}\niptables: {masqueradeBit: 4}\n")
+	v.set("nftables: {masqueradeAll: true, masqueradeBit: 3, syncPeriod: 7s}\noomScoreAdj: 900\niptables: {masqueradeBit: 4}\nconntrack: {maxPerCore: 0, min: 0, tcpCloseWaitTimeout: 33m}\n")
 	p.until(reloads, 1)
 	p.settle()
 	c.probe(t, c.bothFamilies("masqueraded", c.from(localPod), c.of(web, proxy.ClusterIP), masqueraded("pod-2", "pod-5"))...)
@@ -131,6 +136,9 @@ func TestConfigReload(t *testing.T) {
 	p.warned("iptables.masqueradeBit: 4 has no effect in mode nftables")
 	if score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", p.cmd.Process.Pid)); err != nil || strings.TrimSpace(string(score)) != "900" {
 		t.Errorf("out-of-memory score %s, %v", score, err)
+	}
+	if got := c.sysctl("net/netfilter/nf_conntrack_tcp_timeout_close_wait"); got != "1980" {
+		t.Errorf("timeout in CLOSE_WAIT %s, want 1980", got)
 	}
 	answer, err := p.get("127.0.0.1:10249", "/configz")
 	if err != nil || !strings.Contains(answer.body, `"syncPeriod":"7s"`) {
@@ -143,6 +151,20 @@ func TestConfigReload(t *testing.T) {
 	c.probe(t, c.bothFamilies("kept again", c.from(localPod), c.of(web, proxy.ClusterIP), kept("pod-2", "pod-5"))...)
 	s.close()
 	p.expect(map[string]float64{reloads: 2, reloadErrors: 0, fileInUse: 1})
+}
+
+// sysctl reads a setting of the node.
+func (c *cluster) sysctl(name string) string {
+	c.t.Helper()
+	var value []byte
+	err := c.Node().Do(func() (err error) {
+		value, err = os.ReadFile("/proc/sys/" + name)
+		return err
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(value))
 }
 
 // settle waits until the kernel follows the configuration that is in effect.
