@@ -1,0 +1,119 @@
+package compat
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"turnout/proxy"
+	"turnout/proxy/proxytest"
+)
+
+func TestMain(m *testing.M) { os.Exit(proxytest.Main(m)) }
+
+// run runs a command in the namespace of the calling thread.
+func run(t *testing.T, command string) string {
+	t.Helper()
+	words := strings.Fields(command)
+	if _, err := exec.LookPath(words[0]); err != nil {
+		t.Skipf("needs %s: %v", words[0], err)
+	}
+	out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, out)
+	}
+	return string(out)
+}
+
+// What is said to be in the way is what keeps iptables-nft from listing the table, one rule at a time.
+func TestKernelStrange(t *testing.T) {
+	for _, rule := range []string{
+		"ct state established accept", "ct mark 3 accept", "log prefix x", "log group 3", "fib daddr type local accept", "quota 3 mbytes", "masquerade",
+		"limit rate 3/second", "meta mark 3 accept", "tcp dport 80 accept", "tcp dport {1,2} accept", "ip saddr 1.2.3.4-1.2.3.9 accept", "meta pkttype host accept",
+		"iifname wt0 accept", "counter", "numgen random mod 2 vmap { 0 : accept, 1 : accept }", "tcp flags syn accept", "snat to 192.0.2.1",
+	} {
+		t.Run(rule, func(t *testing.T) {
+			proxytest.InNamespace(t, func() {
+				run(t, "iptables-nft -t nat -A POSTROUTING -p tcp --dport 22 -j ACCEPT")
+				run(t, "nft add rule ip nat POSTROUTING "+rule)
+				rules, err := New(proxy.IPv4).Rules("nat", "POSTROUTING")
+				if err != nil || len(rules) != 2 {
+					t.Fatalf("%v, %v", rules, err)
+				}
+				if len(rules[0].Strange) > 0 {
+					t.Errorf("the rule of iptables is strange: %v", rules[0])
+				}
+				unreadable := strings.Contains(run(t, "iptables-nft-save -t nat"), "is incompatible")
+				if got := len(rules[1].Strange) > 0; got != unreadable {
+					t.Errorf("%v: want strange: %t", rules[1], unreadable)
+				}
+			})
+		})
+	}
+}
+
+func TestKernelReader(t *testing.T) {
+	for _, f := range proxy.Families {
+		t.Run(f.String(), func(t *testing.T) { proxytest.InNamespace(t, func() { reader(t, f) }) })
+	}
+}
+
+func reader(t *testing.T, f proxy.Family) {
+	program, family := "iptables-nft", "ip"
+	if f == proxy.IPv6 {
+		program, family = "ip6tables-nft", "ip6"
+	}
+	r := New(f)
+	if chains, err := r.Chains("nat"); err != nil || len(chains) != 0 {
+		t.Fatalf("%v, %v in an empty namespace", chains, err)
+	}
+	before, err := Generation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range []string{"-N MINE", "-A OUTPUT -j MINE", "-A OUTPUT -p tcp -g MINE", "-A OUTPUT -j ACCEPT"} {
+		run(t, program+" -t nat "+args)
+	}
+	run(t, "nft add rule "+family+" nat OUTPUT ct mark 1 accept comment vpn")
+	after, err := Generation()
+	if err != nil || after == before {
+		t.Errorf("generation %d, then %d, %v", before, after, err)
+	}
+	chains, err := r.Chains("nat", "filter")
+	slices.SortFunc(chains, func(a, b Chain) int { return strings.Compare(a.Name, b.Name) })
+	if diff := cmp.Diff([]Chain{{"nat", "MINE", false}, {"nat", "OUTPUT", true}}, chains); diff != "" || err != nil {
+		t.Errorf("%v, -want +got:\n%s", err, diff)
+	}
+	rules, err := r.Rules("nat", "OUTPUT")
+	if err != nil || len(rules) != 4 {
+		t.Fatalf("%v, %v", rules, err)
+	}
+	for i, want := range []string{"MINE", "MINE", "", ""} {
+		if rules[i].Jump != want {
+			t.Errorf("%v leads to %q, want %q", rules[i], rules[i].Jump, want)
+		}
+	}
+	if text := rules[3].String(); !strings.HasSuffix(text, `of chain OUTPUT in table nat (with ct; comment "vpn")`) {
+		t.Error(text)
+	}
+	if err := r.Delete(rules[0], rules[3]); err != nil {
+		t.Fatal(err)
+	}
+	left, err := r.Rules("nat", "OUTPUT")
+	if diff := cmp.Diff([]Rule{rules[1], rules[2]}, left); diff != "" || err != nil {
+		t.Errorf("%v, -want +got:\n%s", err, diff)
+	}
+	if err := r.Delete(rules[0]); err == nil {
+		t.Error("a rule that is gone was deleted")
+	}
+}
+
+func FuzzGeneration(f *testing.F) {
+	f.Add(make([]byte, 28))
+	f.Add([]byte{28, 0, 0, 0, 15, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 1, 0, 0, 0, 0, 5})
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = generationIn(b) })
+}

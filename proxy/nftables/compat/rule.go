@@ -1,0 +1,71 @@
+package compat
+
+import (
+	"fmt"
+	"strings"
+
+	lib "github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+)
+
+// Rule is a rule as the kernel has it.
+type Rule struct {
+	Table, Chain string
+	Handle       uint64
+	// Jump is the chain that it leads to, "" if none.
+	Jump string
+	// Comment is what its author wrote beside it with nft, "" if nothing.
+	Comment string
+	// Strange are the parts that iptables-nft does not know, by the kernel's names: with one of them, and for the whole table, its listing
+	// and saving fail, or leave out what is there.
+	Strange []string
+}
+
+// String returns such as `rule handle 7 of chain INPUT in table filter (with ct; comment "vpn")`.
+func (r Rule) String() string {
+	text := fmt.Sprintf("rule handle %d of chain %s in table %s", r.Handle, r.Chain, r.Table)
+	var parts []string
+	if len(r.Strange) > 0 {
+		parts = append(parts, "with "+strings.Join(r.Strange, ", "))
+	}
+	if r.Comment != "" {
+		parts = append(parts, fmt.Sprintf("comment %q", r.Comment))
+	}
+	if len(parts) > 0 {
+		text += " (" + strings.Join(parts, "; ") + ")"
+	}
+	return text
+}
+
+func ruleOf(table, chain string, r *lib.Rule) Rule {
+	out := Rule{Table: table, Chain: chain, Handle: r.Handle}
+	out.Comment, _ = userdata.GetString(r.UserData, userdata.TypeComment)
+	for _, e := range r.Exprs {
+		if v, ok := e.(*expr.Verdict); ok && (v.Kind == expr.VerdictJump || v.Kind == expr.VerdictGoto) {
+			out.Jump = v.Chain
+		}
+		if name := strange(e); name != "" {
+			out.Strange = append(out.Strange, name)
+		}
+	}
+	return out
+}
+
+// strange returns the name of an expression that iptables-nft 1.8.9 cannot read, "" for others. Later versions read some more.
+func strange(e expr.Any) string {
+	switch e := e.(type) {
+	case *expr.Match, *expr.Target, *expr.Payload, *expr.Meta, *expr.Cmp, *expr.Bitwise, *expr.Counter, *expr.Immediate, *expr.Verdict,
+		*expr.Lookup, *expr.Limit:
+		return ""
+	case *expr.Log:
+		if e.Key&(1<<unix.NFTA_LOG_GROUP) != 0 { // with a group, as target NFLOG has
+			return ""
+		}
+		return "log"
+	default:
+		name := strings.TrimPrefix(fmt.Sprintf("%T", e), "*expr.")
+		return strings.ToLower(name)
+	}
+}
