@@ -1,0 +1,221 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"turnout/proxy"
+)
+
+// Options configure a Backend.
+type Options struct {
+	Family proxy.Family
+	// Variant of the programs; if it is "", the one that the node uses.
+	Variant Variant
+	// Path is a list of folders that have the programs, as in the environment variable PATH, which is used if it is "".
+	Path string
+	// Timeout is how long a program may take; 2 minutes if 0.
+	Timeout time.Duration
+	// LocalhostNodePorts serves NodePorts on 127.0.0.0/8, too. It needs the setting net.ipv4.conf.all.route_localnet to be 1, which is up to the
+	// caller. It has no effect for IPv6.
+	LocalhostNodePorts bool
+	// KeepInvalid lets packets be forwarded that connection tracking cannot place, rather than dropping them.
+	KeepInvalid bool
+	// RetryRejected is how long a Service that was refused is left alone before it is tried again; 30 s if 0.
+	RetryRejected time.Duration
+}
+
+// Backend keeps one family's chains. It implements proxy.Backend.
+type Backend struct {
+	options  Options
+	kernel   kernel
+	choice   Choice
+	rules    *rules // nil if what the kernel holds is not known
+	excluded map[proxy.ServicePortName]error
+	retryAt  time.Time
+	now      func() time.Time
+}
+
+var _ proxy.Backend = (*Backend)(nil)
+
+// New opens a Backend, and tries in the kernel, out of any packet's way, all that rules may need. The error says what is missing.
+func New(ctx context.Context, o Options) (*Backend, error) {
+	b, err := Open(ctx, o)
+	if err == nil {
+		err = b.probe(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("this node cannot run mode iptables for %s: %w", o.Family, err)
+	}
+	return b, nil
+}
+
+// Open opens a Backend without trying anything in the kernel: enough for Cleanup.
+func Open(ctx context.Context, o Options) (*Backend, error) {
+	o.setDefaults()
+	p, why, err := choose(ctx, &o)
+	if err != nil {
+		return nil, err
+	}
+	b := newBackend(o, openKernel(p))
+	b.choice = Choice{p.variant, p.restoring, p.version, why}
+	return b, nil
+}
+
+func (o *Options) setDefaults() {
+	if o.Timeout == 0 {
+		o.Timeout = 2 * time.Minute
+	}
+	if o.RetryRejected == 0 {
+		o.RetryRejected = 30 * time.Second
+	}
+}
+
+func newBackend(o Options, k kernel) *Backend {
+	o.setDefaults()
+	return &Backend{options: o, kernel: k, excluded: map[proxy.ServicePortName]error{}, now: time.Now}
+}
+
+// Choice tells which programs the Backend uses, and why.
+func (b *Backend) Choice() Choice { return b.choice }
+
+// Forget is part of proxy.Backend.
+func (b *Backend) Forget() { b.rules = nil }
+
+// Apply is part of proxy.Backend. What it changes in one table, packets meet as a whole or not at all; the tables nat and filter change one after the other,
+// in such an order that every connection meets one that knows it.
+func (b *Backend) Apply(ctx context.Context, s *proxy.State) (proxy.Report, error) {
+	report, err := b.apply(ctx, s)
+	if err != nil {
+		b.Forget()
+		return proxy.Report{}, err
+	}
+	b.kernel.committed()
+	report.Rejected = b.rejections(s)
+	return report, nil
+}
+
+func (b *Backend) apply(ctx context.Context, s *proxy.State) (proxy.Report, error) {
+	if b.rules != nil {
+		if script, ok := b.rules.update(s, b.due()); ok {
+			n := script.operations()
+			if n == 0 {
+				return proxy.Report{}, nil
+			}
+			text, _ := script.text()
+			err := b.kernel.restore(ctx, text)
+			if err == nil {
+				return proxy.Report{Operations: n}, nil
+			}
+			var e *Error
+			if !errors.As(err, &e) || e.Kind != Refused {
+				return proxy.Report{}, fmt.Errorf("program the changes for %s: %w", s.Family, err)
+			}
+			// Either the tables are not what they were believed to be, or a Service is refused: the rebuild tells.
+		}
+		b.Forget()
+	}
+	return b.rebuild(ctx, s)
+}
+
+// due returns the refused Services, if it is time to try them again.
+func (b *Backend) due() []proxy.ServicePortName {
+	if len(b.excluded) == 0 || b.now().Before(b.retryAt) {
+		return nil
+	}
+	b.retryAt = b.now().Add(b.options.RetryRejected)
+	return slices.SortedFunc(maps.Keys(b.excluded), proxy.ServicePortName.Compare)
+}
+
+// rebuild writes all chains, leaving out Services until the rest is accepted.
+func (b *Backend) rebuild(ctx context.Context, s *proxy.State) (proxy.Report, error) {
+	found, err := b.kernel.look(ctx)
+	if err != nil {
+		return proxy.Report{}, fmt.Errorf("see what is programmed for %s: %w", s.Family, err)
+	}
+	for {
+		r := newTables(&b.options, s, b.excluded)
+		script := r.build(found)
+		text, owners := script.text()
+		err := b.kernel.restore(ctx, text)
+		if err == nil {
+			b.rules = r
+			return proxy.Report{Full: true, Operations: script.operations()}, b.once(ctx, found)
+		}
+		if !b.exclude(owners, err) {
+			return proxy.Report{}, fmt.Errorf("program all rules for %s: %w", s.Family, err)
+		}
+	}
+}
+
+// once deletes jumps that are there more than once.
+func (b *Backend) once(ctx context.Context, found *found) error {
+	for _, n := range found.jumps {
+		if n > 1 {
+			if err := b.kernel.unjump(ctx, 1); err != nil {
+				return fmt.Errorf("delete jumps that are there more than once: %w", err)
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+// exclude leaves out the Service whose line was refused. iptables-nft notices some faults when it has read the next line.
+func (b *Backend) exclude(owners []*proxy.ServicePortName, err error) bool {
+	var e *Error
+	if !errors.As(err, &e) || e.Kind != Refused || e.Line < 1 || e.Line > len(owners) {
+		return false
+	}
+	for _, n := range [...]int{e.Line - 1, e.Line - 2} {
+		if n >= 0 && owners[n] != nil && b.excluded[*owners[n]] == nil {
+			b.excluded[*owners[n]] = err
+			b.retryAt = b.now().Add(b.options.RetryRejected)
+			return true
+		}
+	}
+	return false
+}
+
+// rejections lists the Services of a State that are left out.
+func (b *Backend) rejections(s *proxy.State) (out []proxy.Rejection) {
+	for _, name := range slices.SortedFunc(maps.Keys(b.excluded), proxy.ServicePortName.Compare) {
+		if _, ok := s.Services.Get(name); ok {
+			out = append(out, proxy.Rejection{Name: name, Err: b.excluded[name]})
+		} else {
+			delete(b.excluded, name)
+		}
+	}
+	return out
+}
+
+// Cleanup is part of proxy.Backend. It removes all chains that Owns names, kube-proxy's included, from the tables of the variant that the Backend uses.
+func (b *Backend) Cleanup(ctx context.Context) error {
+	b.Forget()
+	if err := b.kernel.unjump(ctx, 0); err != nil {
+		return fmt.Errorf("delete the jumps for %s: %w", b.options.Family, err)
+	}
+	found, err := b.kernel.look(ctx)
+	if err != nil {
+		return fmt.Errorf("see what is programmed for %s: %w", b.options.Family, err)
+	}
+	s := &script{}
+	for _, table := range tables {
+		x := s.section(table)
+		for _, name := range found.chains[table] {
+			x.drop(name, nil)
+		}
+	}
+	if s.operations() == 0 {
+		return nil
+	}
+	text, _ := s.text()
+	if err := b.kernel.restore(ctx, text); err != nil {
+		return fmt.Errorf("delete the chains for %s: %w", b.options.Family, err)
+	}
+	return nil
+}

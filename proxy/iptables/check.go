@@ -1,0 +1,107 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// check has iptables-restore look for a rule.
+func (x *section) check(chain, rule string) {
+	x.rules = append(x.rules, line{text: "-C " + chain + " " + rule})
+}
+
+// Check tells whether what Apply wrote is still there: the chains, what leads to them, and the rules that hold for all Services. It runs one program at
+// most; with iptables-nft none, and costs nothing as long as nobody changed any rule of the node. damage says what is missing, "" if nothing is: Forget and
+// Apply mend it. Before the first Apply, and after Forget, there is nothing to look for.
+func (b *Backend) Check(ctx context.Context) (damage string, err error) {
+	if b.rules == nil {
+		return "", nil
+	}
+	damage, err = b.kernel.damage(ctx, b.rules.expectation())
+	if err != nil {
+		return "", fmt.Errorf("look for the rules of %s: %w", b.options.Family, err)
+	}
+	return damage, nil
+}
+
+// Obstacles describes the rules of other programs that keep the programs of iptables from reading the tables nat, filter and mangle. They do not keep this
+// Backend from writing there.
+func (b *Backend) Obstacles() ([]string, error) {
+	rules, err := b.kernel.obstacles()
+	if err != nil {
+		return nil, fmt.Errorf("look for rules that cannot be read, for %s: %w", b.options.Family, err)
+	}
+	var out []string
+	for _, r := range rules {
+		out = append(out, r.String())
+	}
+	return out, nil
+}
+
+// expectation lists the rules that no Service changes.
+func (t *rules) expectation() *expectation {
+	e := &expectation{rules: map[string][]chain{}, chains: t.chains}
+	for _, table := range tables {
+		e.rules[table] = t.fixed(table)
+	}
+	for c := range sharedChains {
+		if rules := append(t.headOf(c), t.tailOf(c)...); len(rules) > 0 {
+			table := sharedNames[c].table
+			e.rules[table] = append(e.rules[table], chain{sharedNames[c].name, rules})
+		}
+	}
+	return e
+}
+
+// missingLine says which rule of a script that looks for some was not found.
+func missingLine(text []byte, n int) string {
+	lines := strings.Split(string(text), "\n")
+	if n < 1 || n > len(lines) {
+		return "a rule is missing"
+	}
+	table := ""
+	for _, l := range lines[:n] {
+		if name, ok := strings.CutPrefix(l, "*"); ok {
+			table = name
+		}
+	}
+	return "missing in table " + table + ": " + strings.TrimPrefix(lines[n-1], "-C ")
+}
+
+// probe has the kernel take one rule of each kind that a State may need, in chains that nothing leads to, and removes them again.
+func (b *Backend) probe(ctx context.Context) error {
+	const name = "KUBE-PROXY-PROBE"
+	to := "192.0.2.1:80"
+	if b.options.Family.Bits() == 128 {
+		to = "[2001:db8::1]:80"
+	}
+	s := &script{}
+	first := s.section(nat)
+	first.declare(name, nil)
+	for _, r := range []string{
+		"-m comment --comment probe -m addrtype --dst-type LOCAL -j ACCEPT", "-m statistic --mode random --probability 0.50000000000 -j ACCEPT",
+		"-m recent --name " + name + " --rcheck --seconds 1 --reap -j ACCEPT", "-m recent --name " + name + " --set -p tcp -m tcp -j DNAT --to-destination " + to,
+		"-p udp -m udp --dport 1 -j DNAT --to-destination " + to, "-p sctp -m sctp --dport 1 -j DNAT --to-destination " + to,
+		"-m mark --mark 0x1/0x1 -j MARK --set-xmark 0x1/0x0", "-j MASQUERADE --random-fully",
+	} {
+		first.append(name, r, nil)
+	}
+	s.section(nat).drop(name, nil)
+	second := s.section(filter)
+	second.declare(name, nil)
+	for _, r := range []string{translated, "-p tcp -j REJECT --reject-with tcp-reset", "-j REJECT"} {
+		second.append(name, r, nil)
+	}
+	s.section(filter).drop(name, nil)
+	text, _ := s.text()
+	err := b.kernel.restore(ctx, text)
+	var e *Error
+	if errors.As(err, &e) && e.Kind == Refused {
+		if lines := strings.Split(string(text), "\n"); e.Line > 0 && e.Line <= len(lines) {
+			return fmt.Errorf("try what rules may need, %q: %w", lines[e.Line-1], err)
+		}
+	}
+	return err
+}

@@ -1,0 +1,248 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"turnout/proxy/nftables/compat"
+)
+
+// A kernel carries out scripts, and tells what is there. It is the seam at which tests make the programs and the kernel fail.
+type kernel interface {
+	// restore carries out a script.
+	restore(ctx context.Context, text []byte) error
+	// look finds out what there is of ours.
+	look(ctx context.Context) (*found, error)
+	// unjump deletes our jumps but for the first so many of each.
+	unjump(ctx context.Context, keep int) error
+	// committed is called after all that belongs to an Apply was carried out.
+	committed()
+	// damage says what is missing of what was written, "" if nothing is.
+	damage(ctx context.Context, want *expectation) (string, error)
+	// obstacles are rules of others in the tables of ours that the programs cannot read.
+	obstacles() ([]compat.Rule, error)
+}
+
+// expectation is what must be there.
+type expectation struct {
+	rules  map[string][]chain // that never change, by table
+	chains int                // of Services, in table nat
+}
+
+func openKernel(p *programs) kernel {
+	if p.variant == Legacy {
+		return &legacyKernel{p}
+	}
+	return &nftKernel{programs: p, reader: compat.New(p.family)}
+}
+
+// legacyKernel is the kernel as iptables-legacy shows it.
+type legacyKernel struct{ *programs }
+
+func (k *legacyKernel) look(ctx context.Context) (*found, error) {
+	f, _, err := k.read(ctx)
+	return f, err
+}
+
+// read returns what there is, and deletions of jumps that are there more than once, by table.
+func (k *legacyKernel) read(ctx context.Context) (*found, map[string][]string, error) {
+	f, surplus := newFound(), map[string][]string{}
+	for _, table := range tables {
+		text, err := k.save(ctx, table)
+		if err != nil {
+			return nil, nil, err
+		}
+		surplus[table] = f.parseSave(table, text)
+	}
+	return f, surplus, nil
+}
+
+func (k *legacyKernel) unjump(ctx context.Context, keep int) error {
+	f, surplus, err := k.read(ctx)
+	if err != nil {
+		return err
+	}
+	s := &script{}
+	for _, table := range tables {
+		x := s.section(table)
+		for _, text := range surplus[table] {
+			x.rules = append(x.rules, line{text: text})
+		}
+		for i := range Jumps {
+			if j := &Jumps[i]; keep == 0 && j.Table == table && f.jumps[*j] > 0 {
+				x.remove(j.From, j.rule(), nil)
+			}
+		}
+	}
+	if s.operations() == 0 {
+		return nil
+	}
+	text, _ := s.text()
+	return k.restore(ctx, text)
+}
+
+func (k *legacyKernel) committed() {}
+
+// damage has one program look for all rules at once.
+func (k *legacyKernel) damage(ctx context.Context, want *expectation) (string, error) {
+	s := &script{}
+	for _, table := range tables {
+		x := s.section(table)
+		for i := range Jumps {
+			if j := &Jumps[i]; j.Table == table {
+				x.check(j.From, j.rule())
+			}
+		}
+		for _, c := range want.rules[table] {
+			for _, r := range c.rules {
+				x.check(c.name, r)
+			}
+		}
+	}
+	text, _ := s.text()
+	err := k.test(ctx, text)
+	var e *Error
+	if errors.As(err, &e) && e.Kind == Refused {
+		return missingLine(text, e.Line), nil
+	}
+	return "", err
+}
+
+func (k *legacyKernel) obstacles() ([]compat.Rule, error) { return nil, nil }
+
+// nftKernel is the kernel as iptables-nft shows it. What is there is read over netlink, since the programs fail where another program wrote a rule
+// natively.
+type nftKernel struct {
+	*programs
+	reader     *compat.Reader
+	generation uint32 // after the last commit; 0 if not known
+}
+
+func (k *nftKernel) restore(ctx context.Context, text []byte) error {
+	err := k.programs.restore(ctx, text)
+	var e *Error
+	if errors.As(err, &e) && e.Kind == Incompatible {
+		rules, _ := k.obstacles() // the first error tells more than why there is no list
+		for _, r := range rules {
+			e.Rules = append(e.Rules, r.String())
+		}
+	}
+	return err
+}
+
+func (k *nftKernel) look(context.Context) (*found, error) {
+	f, _, err := k.read()
+	return f, err
+}
+
+// read returns what there is, and all jumps, in their order.
+func (k *nftKernel) read() (*found, []compat.Rule, error) {
+	chains, err := k.reader.Chains(tables[:]...)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, jumps := newFound(), []compat.Rule(nil)
+	for _, c := range chains {
+		if Owns(c.Table, c.Name) {
+			f.chains[c.Table] = append(f.chains[c.Table], c.Name)
+		}
+		if !c.Base {
+			continue
+		}
+		rules, err := k.reader.Rules(c.Table, c.Name)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, r := range rules {
+			if _, ok := f.add(c.Table, c.Name, r.Jump); ok {
+				jumps = append(jumps, r)
+			}
+		}
+	}
+	return f, jumps, nil
+}
+
+func (k *nftKernel) unjump(_ context.Context, keep int) error {
+	_, jumps, err := k.read()
+	if err != nil {
+		return err
+	}
+	seen := newFound()
+	surplus := slices.DeleteFunc(jumps, func(r compat.Rule) bool {
+		j, _ := seen.add(r.Table, r.Chain, r.Jump)
+		return seen.jumps[*j] <= keep
+	})
+	if len(surplus) == 0 {
+		return nil
+	}
+	return k.reader.Delete(surplus...)
+}
+
+func (k *nftKernel) committed() {
+	var err error
+	if k.generation, err = compat.Generation(); err != nil {
+		k.generation = 0 // the next damage looks closer
+	}
+}
+
+// damage looks only if anybody changed anything since it looked last.
+func (k *nftKernel) damage(_ context.Context, want *expectation) (string, error) {
+	now, err := compat.Generation()
+	if err != nil {
+		return "", err
+	}
+	if now == k.generation {
+		return "", nil
+	}
+	f, _, err := k.read()
+	if err != nil {
+		return "", err
+	}
+	if wrong := f.once(); wrong != "" {
+		return wrong, nil
+	}
+	if n := len(f.chains[nat]) - len(staticChains[nat]); n != want.chains {
+		return fmt.Sprintf("table nat has %d chains of Services, not %d", n, want.chains), nil
+	}
+	for _, table := range tables {
+		for _, c := range want.rules[table] {
+			if !slices.Contains(f.chains[table], c.name) {
+				return fmt.Sprintf("chain %s of table %s is gone", c.name, table), nil
+			}
+			rules, err := k.reader.Rules(table, c.name)
+			if err != nil {
+				return "", err
+			}
+			if len(rules) < len(c.rules) {
+				return fmt.Sprintf("chain %s of table %s has lost rules", c.name, table), nil
+			}
+		}
+	}
+	k.generation = now
+	return "", nil
+}
+
+func (k *nftKernel) obstacles() ([]compat.Rule, error) {
+	chains, err := k.reader.Chains(tables[:]...)
+	if err != nil {
+		return nil, err
+	}
+	var out []compat.Rule
+	for _, c := range chains {
+		if Owns(c.Table, c.Name) {
+			continue
+		}
+		rules, err := k.reader.Rules(c.Table, c.Name)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rules {
+			if len(r.Strange) > 0 {
+				out = append(out, r)
+			}
+		}
+	}
+	return out, nil
+}

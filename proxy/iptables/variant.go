@@ -1,0 +1,171 @@
+package iptables
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"turnout/proxy"
+	"turnout/proxy/nftables/compat"
+)
+
+// Variant is one of the two sets of programs called iptables. They keep their rules in different parts of the kernel, and packets meet both.
+type Variant string
+
+// The variants.
+const (
+	NFT    Variant = "nft"
+	Legacy Variant = "legacy"
+)
+
+// Choice tells which programs a Backend uses, and why.
+type Choice struct {
+	Variant          Variant
+	Program, Version string
+	Reason           string
+}
+
+// String returns such as "iptables-nft-restore 1.8.9: kubelet's chain KUBE-IPTABLES-HINT is there".
+func (c Choice) String() string { return c.Program + " " + c.Version + ": " + c.Reason }
+
+// hints are chains that kubelet makes in table mangle, in the variant that the node uses (KEP-3178; before 1.24 only the second).
+var hints = []string{"KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"}
+
+// choose finds the variant that the node uses: of kubelet's hint, otherwise of the more rules. If only one is installed, that is it.
+func choose(ctx context.Context, o *Options) (*programs, string, error) {
+	if o.Variant != "" {
+		p, err := findPrograms(ctx, o, o.Variant)
+		return p, "as configured", err
+	}
+	nft, nftErr := findPrograms(ctx, o, NFT)
+	legacy, legacyErr := findPrograms(ctx, o, Legacy)
+	switch {
+	case nftErr != nil && legacyErr != nil:
+		return nil, "", nftErr
+	case legacyErr != nil:
+		return nft, "the variant legacy cannot be used", nil
+	case nftErr != nil:
+		return legacy, fmt.Sprintf("the variant nft cannot be used (%v)", nftErr), nil
+	}
+	nftHint, nftRules := nftUse(o)
+	if nftHint != "" {
+		return nft, "kubelet's chain " + nftHint + " is there", nil
+	}
+	legacyHint, legacyRules, err := legacyUse(ctx, legacy)
+	switch {
+	case err != nil:
+		return nft, fmt.Sprintf("the rules of variant legacy cannot be read (%v)", err), nil
+	case legacyHint != "":
+		return legacy, "kubelet's chain " + legacyHint + " is there", nil
+	case legacyRules > nftRules:
+		return legacy, fmt.Sprintf("%d chains and rules are there, and %d of variant nft", legacyRules, nftRules), nil
+	}
+	return nft, fmt.Sprintf("no hint of kubelet; %d chains and rules are there, and %d of variant legacy", nftRules, legacyRules), nil
+}
+
+// nftUse returns the hint in the tables of iptables-nft, and how many chains and rules they have beyond the chains of the kernel itself. What cannot be
+// read counts as nothing.
+func nftUse(o *Options) (hint string, rules int) {
+	reader := compat.New(o.Family)
+	chains, err := reader.Chains(tables[:]...)
+	if err != nil {
+		return "", 0
+	}
+	for _, c := range chains {
+		if c.Table == mangle && slices.Contains(hints, c.Name) {
+			return c.Name, 0
+		}
+		if !c.Base {
+			rules++
+		}
+		list, err := reader.Rules(c.Table, c.Name)
+		if err == nil {
+			rules += len(list)
+		}
+	}
+	return "", rules
+}
+
+// legacyUse is nftUse for iptables-legacy. Tables that do not exist are not asked for: that would make them, and packets would meet them.
+func legacyUse(ctx context.Context, p *programs) (hint string, rules int, err error) {
+	exist, err := legacyTables(p.family)
+	if err != nil {
+		return "", 0, err
+	}
+	for _, table := range tables {
+		if !slices.Contains(exist, table) {
+			continue
+		}
+		text, err := p.save(ctx, table)
+		if err != nil {
+			return "", 0, err
+		}
+		for l := range strings.Lines(text) {
+			name, isChain := strings.CutPrefix(l, ":")
+			name, policy, _ := strings.Cut(name, " ")
+			switch {
+			case table == mangle && isChain && slices.Contains(hints, name):
+				return name, 0, nil
+			case isChain && strings.HasPrefix(policy, "-"), strings.HasPrefix(l, "-A"):
+				rules++
+			}
+		}
+	}
+	return "", rules, nil
+}
+
+// legacyTables lists the tables of iptables-legacy that exist in the network namespace of the calling thread.
+func legacyTables(f proxy.Family) ([]string, error) {
+	file := "/proc/thread-self/net/ip_tables_names"
+	if f == proxy.IPv6 {
+		file = "/proc/thread-self/net/ip6_tables_names"
+	}
+	text, err := os.ReadFile(file)
+	if os.IsNotExist(err) {
+		return nil, nil // the kernel has none
+	}
+	return strings.Fields(string(text)), err
+}
+
+// probe asks a program for its version, and refuses one that cannot do what is needed.
+func (p *programs) probe(ctx context.Context) error {
+	out, err := p.run(ctx, nil, p.command, "--version")
+	if err != nil {
+		return err
+	}
+	_, version, _ := strings.Cut(strings.TrimSpace(out), " v")
+	version, kind, _ := strings.Cut(version, " ")
+	p.version = version
+	is := Legacy // which is what there was before 1.8
+	if strings.Contains(kind, "nf_tables") {
+		is = NFT
+	}
+	switch {
+	case !atLeast(version, 1, 6, 2):
+		return &Error{Program: p.command, Version: version, Kind: TooOld, Detail: "it says " + strconv.Quote(strings.TrimSpace(out))}
+	case is != p.variant:
+		return &Error{Program: p.command, Version: version, Kind: Missing, Detail: fmt.Sprintf("it is of variant %s, wanted %s", is, p.variant)}
+	}
+	return nil
+}
+
+// atLeast compares a version such as "1.8.9"; what is no version is too old.
+func atLeast(version string, want ...int) bool {
+	parts := strings.Split(version, ".")
+	for i, w := range want {
+		if i >= len(parts) {
+			return false
+		}
+		n, err := strconv.Atoi(parts[i])
+		if err != nil || n < w {
+			return false
+		}
+		if n > w {
+			return true
+		}
+	}
+	return true
+}
