@@ -95,7 +95,7 @@ func TestWriteConfig(t *testing.T) {
 				}
 			}
 			var got [2]map[string]any
-			for i, binary := range []string{program.upstream, program.turnout} {
+			for i, binary := range []string{program.KubeProxy, program.Turnout} {
 				if out, err := exec.Command(binary, args...).CombinedOutput(); err != nil {
 					t.Fatalf("%s: %v\n%s", binary, err, out)
 				}

@@ -82,8 +82,8 @@ func TestExitCodes(t *testing.T) {
 				}
 				args = append([]string{"--config=" + file}, args...)
 			}
-			upstream, upstreamSays := end(t, l, program.upstream, args)
-			turnout, turnoutSays := end(t, l, program.turnout, args)
+			upstream, upstreamSays := end(t, l, program.KubeProxy, args)
+			turnout, turnoutSays := end(t, l, program.Turnout, args)
 			if (upstream == turnout) != (row.reason == "") {
 				t.Errorf("kube-proxy ends with %d, turnout with %d\n=== kube-proxy says\n%s\n=== turnout says\n%s", upstream, turnout, upstreamSays, turnoutSays)
 			}

@@ -4,13 +4,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 
 	"turnout/e2e/cluster/compare/beside"
-	"turnout/e2e/cluster/plane"
 	"turnout/proxy/proxytest"
 )
 
@@ -42,43 +39,13 @@ func (m tests) Run() int {
 	return code
 }
 
-// programs are the two proxies.
-type programs struct{ turnout, upstream string }
-
 // find returns the proxies, or says what is missing.
-var find = sync.OnceValues(func() (programs, error) {
-	p := programs{*turnoutFlag, *upstreamFlag}
-	folder := *binariesFlag
-	if folder == "" {
-		var err error
-		if folder, err = plane.Binaries(); err != nil {
-			return p, err
-		}
-	}
-	if p.upstream == "" {
-		p.upstream = filepath.Join(folder, "kube-proxy")
-	}
-	if p.turnout == "" {
-		p.turnout = filepath.Join(folder, "..", "turnout")
-	}
-	for _, name := range []*string{&p.turnout, &p.upstream} {
-		absolute, err := filepath.Abs(*name)
-		if err != nil {
-			return p, err
-		}
-		if _, err := os.Stat(absolute); err != nil {
-			return p, fmt.Errorf("%w: run hack/e2e-compare.sh, which builds it", err)
-		}
-		*name = absolute
-	}
-	if _, err := exec.LookPath("nft"); err != nil {
-		return p, fmt.Errorf("kube-proxy's mode nftables needs nft: %w", err)
-	}
-	return p, nil
+var find = sync.OnceValues(func() (beside.Programs, error) {
+	return beside.Programs{Turnout: *turnoutFlag, KubeProxy: *upstreamFlag}.Find(*binariesFlag)
 })
 
 // binaries returns the two proxies, or skips the test with the reason why one of them is not there.
-func binaries(t *testing.T) programs {
+func binaries(t *testing.T) beside.Programs {
 	t.Helper()
 	p, err := find()
 	if err != nil {

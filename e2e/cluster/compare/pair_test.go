@@ -18,7 +18,8 @@ import (
 	proxysync "turnout/proxy/sync"
 )
 
-// pair is both proxies with the same configuration file, each in a lab of its own.
+// pair is both proxies with the same configuration file, each in a lab of its own; or two labs that should be alike for another reason,
+// of which upstream has what is right.
 type pair struct {
 	*beside.Cluster
 	t                 *testing.T
@@ -53,23 +54,30 @@ var unusual = settings{
 // newPair builds two labs and starts both proxies in them.
 func newPair(t *testing.T, s settings) *pair {
 	t.Helper()
-	p := &pair{Cluster: newCluster(t), t: t, settings: s}
 	program := binaries(t)
-	var errs [3]error
-	p.turnout, errs[0] = p.NewSide("turnout", program.turnout, strayPorts...)
-	p.upstream, errs[1] = p.NewSide("kube-proxy", program.upstream, strayPorts...)
-	p.path, errs[2] = p.Config(strings.ReplaceAll(t.Name(), "/", "-")+".conf", s.edit)
-	if err := errors.Join(errs[:]...); err != nil {
-		t.Fatal(err)
-	}
+	p := newLabs(t, s, program.Turnout, program.KubeProxy)
 	for _, side := range p.sides() {
 		if err := side.Start("--config="+p.path, "-v=2"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	t.Cleanup(p.finish)
 	// What a proxy learns of its node at the start must not come in between later.
 	p.follow(nil)
+	return p
+}
+
+// newLabs builds two labs and writes the configuration for the two programs that may be started in them.
+func newLabs(t *testing.T, s settings, turnout, upstream string) *pair {
+	t.Helper()
+	p := &pair{Cluster: newCluster(t), t: t, settings: s}
+	var errs [3]error
+	p.turnout, errs[0] = p.NewSide("turnout", turnout, strayPorts...)
+	p.upstream, errs[1] = p.NewSide("kube-proxy", upstream, strayPorts...)
+	p.path, errs[2] = p.Config(strings.ReplaceAll(t.Name(), "/", "-")+".conf", s.edit)
+	if err := errors.Join(errs[:]...); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.finish)
 	return p
 }
 

@@ -76,10 +76,11 @@ func (s outcomes) result() lab.Result {
 type difference struct {
 	packet
 	turnout, upstream outcomes
+	names             [2]string // of the sides
 }
 
 func (d *difference) String() string {
-	return fmt.Sprintf("%v:\n\tkube-proxy %v\n\tturnout    %v", d.packet, d.upstream, d.turnout)
+	return fmt.Sprintf("%v:\n\t%-10s %v\n\t%-10s %v", d.packet, d.names[1], d.upstream, d.names[0], d.turnout)
 }
 
 const (
@@ -196,7 +197,7 @@ func (p *pair) describe(t *testing.T, services map[string]bool) {
 
 // probe connects in both labs until the outcomes are the same or are not going to be.
 func (p *pair) probe(packet packet, m model, timeout time.Duration) *difference {
-	d := &difference{packet: packet, turnout: outcomes{}, upstream: outcomes{}}
+	d := &difference{packet: packet, turnout: outcomes{}, upstream: outcomes{}, names: [2]string{p.turnout.Name, p.upstream.Name}}
 	for n := 0; n < many; n += few {
 		var wait sync.WaitGroup
 		wait.Go(func() { sample(p.turnout, packet, d.turnout, timeout) })

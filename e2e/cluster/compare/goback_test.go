@@ -1,0 +1,263 @@
+package compare
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	proxyconfig "k8s.io/kube-proxy/config/v1alpha1"
+
+	"turnout/e2e/cluster/compare/beside"
+	"turnout/proxy"
+	"turnout/proxy/node"
+	"turnout/proxy/proxytest"
+	"turnout/proxy/proxytest/lab"
+	proxysync "turnout/proxy/sync"
+)
+
+// modes are those that kube-proxy is started in.
+var modes = []struct {
+	settings
+	// unusable says why the machine cannot have the mode, "" if it can.
+	unusable func() string
+}{
+	{usual, func() string { return "" }},
+	{inMode("iptables"), func() string {
+		if _, err := exec.LookPath("iptables"); err != nil {
+			return err.Error()
+		}
+		return ""
+	}},
+	{inMode("ipvs"), func() string {
+		if _, err := os.Stat("/proc/net/ip_vs"); err != nil {
+			return "the kernel has no IPVS: " + err.Error()
+		}
+		for _, program := range []string{"iptables", "ipset"} {
+			if _, err := exec.LookPath(program); err != nil {
+				return err.Error()
+			}
+		}
+		return ""
+	}},
+}
+
+// inMode are settings for a mode in which NodePorts are served on all addresses.
+func inMode(mode string) settings {
+	return settings{
+		name:  mode,
+		edit:  func(c *proxyconfig.KubeProxyConfiguration) { c.Mode = proxyconfig.ProxyMode(mode) },
+		model: func(f *proxysync.FactsConfig) { f.NodePorts = node.NodePortConfig{All: true} },
+	}
+}
+
+// TestGoBack starts kube-proxy where Turnout was killed. From then on packets must come to the same as in another lab, where nothing was
+// before: what changed since Turnout was killed, and everything else, is up to kube-proxy alone.
+func TestGoBack(t *testing.T) {
+	for _, mode := range modes {
+		name := string(mode.mode())
+		t.Run(name, func(t *testing.T) {
+			if why := mode.unusable(); why != "" {
+				t.Skip(why)
+			}
+			program := binaries(t)
+			p := newLabs(t, mode.settings, program.KubeProxy, program.KubeProxy)
+			p.turnout.Name, p.upstream.Name = "after", "clean"
+			p.handOver(t, program.Turnout, p.usualConfig(t), program.KubeProxy, p.path)
+		})
+	}
+}
+
+// TestTakeOver starts Turnout where kube-proxy was killed. Coming from mode nftables no connection fails.
+func TestTakeOver(t *testing.T) {
+	for _, mode := range modes {
+		name := string(mode.mode())
+		t.Run(name, func(t *testing.T) {
+			if why := mode.unusable(); why != "" {
+				t.Skip(why)
+			}
+			program := binaries(t)
+			p := newLabs(t, usual, program.Turnout, program.Turnout)
+			p.turnout.Name, p.upstream.Name = "after", "clean"
+			config, err := p.Config("before.conf", mode.edit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.handOver(t, program.KubeProxy, config, program.Turnout, p.path)
+		})
+	}
+}
+
+// mode is the one that settings are for.
+func (s settings) mode() proxyconfig.ProxyMode {
+	c := proxyconfig.KubeProxyConfiguration{Mode: "nftables"}
+	s.edit(&c)
+	return c.Mode
+}
+
+// usualConfig writes the configuration of a proxy in mode nftables.
+func (p *pair) usualConfig(t *testing.T) string {
+	t.Helper()
+	path, err := p.Config("usual.conf", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// handOver runs one proxy in the lab "after", kills it, changes objects, and starts another one there, as in the lab "clean".
+func (p *pair) handOver(t *testing.T, before, beforeConfig, after, afterConfig string) {
+	t.Helper()
+	s, c := p.turnout, p.turnout.Lab.Cluster
+	start := func(side *beside.Side, program, config string) {
+		t.Helper()
+		if err := side.StartProgram(program, "--hostname-override="+c.Node, "--config="+config, "-v=2"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, gone, second := history(c)
+	if err := p.Set(t.Context(), first...); err != nil {
+		t.Fatal(err)
+	}
+	start(s, before, beforeConfig)
+	if err := p.Settle(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	flows := openFlows(t, s)
+	s.Kill()
+	load := p.load(t)
+	if err := p.Remove(t.Context(), gone...); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Set(t.Context(), second...); err != nil {
+		t.Fatal(err)
+	}
+	start(s, after, afterConfig)
+	start(p.upstream, after, afterConfig)
+	p.follow(nil)
+	report := load()
+	t.Logf("new connections meanwhile: %v", report)
+	// kube-proxy removes the rules of modes other than its own long before it has any to put in their place.
+	hitless := after == binaries(t).Turnout || p.mode(beforeConfig) == p.mode(afterConfig)
+	if hitless && (report.Failed > 0 || report.Servers[lab.Stray] > 0 || report.OK < 20) {
+		t.Errorf("connections failed while one proxy took over from the other: %v", report)
+	}
+	for _, f := range flows {
+		if r := f.Stop(); hitless && !r.Intact() {
+			t.Errorf("a connection from before was harmed: %v", r)
+		}
+	}
+	p.sameRules(t, ofOthers...)
+	compare := func() {
+		t.Helper()
+		list := slices.DeleteFunc(packets(c, append(p.Objects(), gone...)), superfluous)
+		answered, unanswered := p.compare(t, list)
+		t.Logf("%d packets compared, %d answered, %d not", len(list), answered, unanswered)
+	}
+	compare()
+	// And so it goes on.
+	gone = append(gone, with(c, service(51, "new"))...)
+	if err := p.Remove(t.Context(), gone...); err != nil {
+		t.Fatal(err)
+	}
+	p.set(with(c, service(41, "moves"), on("pod-3"))...)
+	compare()
+}
+
+// ofOthers are chains that kube-proxy's mode iptables leaves, which are not its own: iptables makes the first when it is used, and the last
+// is the kubelet's, too.
+var ofOthers = []string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING", "KUBE-FIREWALL"}
+
+// mode reads the mode from a configuration file.
+func (p *pair) mode(config string) string {
+	text, err := os.ReadFile(config)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(regexp.MustCompile(`(?m)^mode: .*$`).Find(text))
+}
+
+// steady is the number of a Service that stays as it is.
+const steady = 40
+
+// history is what there is first, what of it goes, and what comes or changes then.
+func history(c *proxytest.Cluster) (first, gone, second []metav1.Object) {
+	all := map[string][]metav1.Object{}
+	make := func(i int, name string, endpoints []endpointAt, edits ...func(*v1.Service)) []metav1.Object {
+		all[name] = with(c, service(i, name, edits...), endpoints...)
+		return all[name]
+	}
+	here, there := []endpointAt{on("pod-2")}, []endpointAt{on("pod-5")}
+	for _, list := range [][]metav1.Object{
+		make(steady, "steady", []endpointAt{on("pod-2"), on("pod-3")}),
+		make(41, "moves", here), make(42, "goes", here), make(43, "ends", here), make(44, "begins", nil),
+		make(45, "becomes-local", there), make(46, "opens", here, sourceRanges("203.0.113.0/24", "2001:db8::/64")),
+		make(47, "closes", here), make(48, "sticks", []endpointAt{on("pod-1"), on("pod-2")}, clientAffinity),
+		make(49, "loses-affinity", []endpointAt{on("pod-1"), on("pod-2")}, clientAffinity), make(50, "hairpin", []endpointAt{on("pod-1")}),
+	} {
+		first = append(first, list...)
+	}
+	gone = all["goes"]
+	for _, list := range [][]metav1.Object{
+		make(41, "moves", there), make(43, "ends", nil), make(44, "begins", here), make(45, "becomes-local", there, externalLocal, internalLocal),
+		make(46, "opens", here), make(47, "closes", here, sourceRanges("203.0.113.0/24", "2001:db8::/64")),
+		make(49, "loses-affinity", []endpointAt{on("pod-1"), on("pod-2")}), make(51, "new", here), make(52, "new-local", there, externalLocal),
+	} {
+		second = append(second, list...)
+	}
+	return first, gone, second
+}
+
+// openFlows opens connections to the steady Service that last.
+func openFlows(t *testing.T, s *beside.Side) (flows []*lab.Flow) {
+	t.Helper()
+	for _, to := range steadyAddrs() {
+		f, err := s.Client().Flow(proxy.TCP, to, 20*time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flows = append(flows, f)
+	}
+	return flows
+}
+
+// steadyAddrs are the load-balancer IPs of the steady Service.
+func steadyAddrs() []netip.AddrPort {
+	return []netip.AddrPort{
+		netip.MustParseAddrPort(fmt.Sprintf("192.168.60.%d:80", steady)), netip.MustParseAddrPort(fmt.Sprintf("[fd60::%x]:80", steady)),
+	}
+}
+
+// load connects to the steady Service again and again, until the returned function is called.
+func (p *pair) load(t *testing.T) (stop func() lab.LoadReport) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	addrs := steadyAddrs()
+	done := make(chan lab.LoadReport, len(addrs))
+	for _, to := range addrs {
+		go func() {
+			// Far more than there is time for, and still bounded.
+			done <- p.turnout.Client().Load(ctx, proxy.TCP, to, lab.LoadOptions{Parallel: 2, Attempts: 200000, Timeout: 3 * time.Second})
+		}()
+	}
+	return func() lab.LoadReport {
+		time.Sleep(200 * time.Millisecond)
+		cancel()
+		total := lab.LoadReport{Servers: map[string]int{}}
+		for range addrs {
+			r := <-done
+			total.OK, total.Failed, total.Errors = total.OK+r.OK, total.Failed+r.Failed, append(total.Errors, r.Errors...)
+			for server, n := range r.Servers {
+				total.Servers[server] += n
+			}
+		}
+		return total
+	}
+}
