@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 )
 
+// ErrMissing is the error of a control plane whose programs are not there.
+var ErrMissing = errors.New("no control plane")
+
 // programs are those of a control plane.
 var programs = []string{"etcd", "kube-apiserver", "kube-controller-manager"}
 
@@ -25,7 +28,7 @@ func Binaries() (string, error) {
 			return folder, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("no %s with %v here or above: run hack/e2e.sh, which builds them", built, programs)
+			return "", fmt.Errorf("%w: no %s with %v here or above: hack/e2e.sh builds them", ErrMissing, built, programs)
 		}
 	}
 }
@@ -44,5 +47,8 @@ func complete(folder string) error {
 		_, err := os.Stat(filepath.Join(folder, name))
 		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%w: %w", ErrMissing, err)
+	}
+	return nil
 }

@@ -74,7 +74,12 @@ func (p *Plane) KillAPIServer() { p.apiserver.Kill() }
 // nodes is left out, and so is what would delete pods of a Node that is gone.
 const controllers = "*,-node-lifecycle-controller,-node-ipam-controller,-pod-garbage-collector-controller"
 
-func (p *Plane) startControllers() error {
+// KillControllers ends the controllers at once. The API server can be away for a while without that, but they, as all its clients, try
+// again less and less often.
+func (p *Plane) KillControllers() { p.controllers.Kill() }
+
+// StartControllers starts the controllers, after KillControllers, and waits until they are ready.
+func (p *Plane) StartControllers() error {
 	kubeconfig, err := p.localKubeconfig("kube-controller-manager")
 	if err != nil {
 		return err

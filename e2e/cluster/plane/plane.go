@@ -54,7 +54,7 @@ var networks = []netip.Prefix{netip.MustParsePrefix("192.168.52.0/24"), netip.Mu
 func Start(t testing.TB, l *lab.Lab, o Options) *Plane {
 	t.Helper()
 	if _, err := o.find(); err != nil {
-		t.Skipf("no control plane: %v", err)
+		t.Skip(err)
 	}
 	p, err := New(l, o)
 	if err != nil {
@@ -95,7 +95,7 @@ func (p *Plane) start() error {
 	}
 	p.frontAddr = netip.AddrPortFrom(p.Host.Addrs[0], frontPort)
 	for _, step := range []func() error{
-		p.writeFiles, p.connect, p.startEtcd, p.StartAPIServer, p.startControllers, p.open,
+		p.writeFiles, p.connect, p.startEtcd, p.StartAPIServer, p.StartControllers, p.open,
 	} {
 		if err := step(); err != nil {
 			return err
