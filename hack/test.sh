@@ -26,22 +26,5 @@ echo "go vet ./..."
 vet=0
 go vet ./... || vet=1
 
-# gotestsum reads go test's JSON, prints one line for each package and, at the end, the output of failed and skipped tests.
-# Results are never taken from the cache: it does not know what they owe to the kernel and to the programs installed.
-results=$(mktemp -d)
-trap 'rm -rf "$results"' EXIT
-status=0
-go tool -modfile=hack/tools/go.mod gotestsum --format pkgname --format-icons text --format-hide-empty-pkg \
-  --jsonfile-timing-events "$results/events" --post-run-command "hack/counts.sh $results/counts" -- \
-  "${race[@]}" -count=1 -timeout 20m "$@" ./... || status=$?
-
-# A package that does not build or dies outside a test counts as one failure, and so does go vet.
-touch "$results/events" "$results/counts"
-passed=$(grep -c '"Action":"pass".*"Test":' "$results/events") || true
-read -r failed skipped <"$results/counts" || { failed=1 skipped=0; }
-if [ "$vet" -ne 0 ]; then
-  echo "go vet failed: its findings are at the top"
-  failed=$((failed + 1))
-fi
-echo "$passed passed, $failed failed, $skipped skipped"
-exit "$((status | vet))"
+[ "$vet" -eq 0 ] || echo "go vet failed: its findings are above"
+hack/gotestsum.sh . "$vet" "${race[@]}" -timeout 20m "$@" ./...
