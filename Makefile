@@ -12,7 +12,7 @@ LDFLAGS   := -s -w -X $(PKG).gitVersion=$(VERSION) -X $(PKG).gitCommit=$(COMMIT)
 .PHONY: help build test lint bench demo golden fuzz clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the static binary bin/turnout
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/turnout ./cmd/turnout
@@ -22,6 +22,10 @@ test: ## go vet, then every test under the race detector (ARGS: more go test fla
 
 lint: ## golangci-lint, with the import walls and size limits of .golangci.yml
 	CGO_ENABLED=0 go tool -modfile=hack/tools/go.mod golangci-lint run $(or $(ARGS),./...)
+
+.PHONY: e2e
+e2e: build ## run bin/turnout on a node of a cluster with a real control plane (ARGS: more go test flags); the first time builds that
+	@hack/e2e.sh $(ARGS)
 
 bench: ## run the benchmarks (BENCH: pattern, PKGS: packages, COUNT: repetitions)
 	@hack/bench.sh
