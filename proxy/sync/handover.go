@@ -56,7 +56,7 @@ func (l *Loop) handOver(ctx context.Context) time.Duration {
 	before := l.mode
 	l.mode = h.to
 	for _, f := range l.families {
-		f.backend = h.to.Backends[f.Family]
+		f.backend, f.inspected = h.to.Backends[f.Family], time.Now()
 	}
 	l.retire(ctx, before)
 	h.done(nil)

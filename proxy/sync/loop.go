@@ -41,7 +41,7 @@ type Timing struct {
 	Quiet, MaxDelay time.Duration
 	// MinPeriod is the least time between the starts of two syncs; 0 for none.
 	MinPeriod time.Duration
-	// MaxRetry bounds the delay before a failed sync is tried again, which begins at 100 ms and doubles.
+	// MaxRetry bounds the delay before a failed sync is tried again, which begins at 100 ms and doubles. An Inspector is asked as often.
 	MaxRetry time.Duration
 }
 

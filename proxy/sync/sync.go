@@ -17,13 +17,14 @@ import (
 // family is one family's part of the loop.
 type family struct {
 	proxy.Family
-	backend proxy.Backend
-	flows   *flows
-	applied *proxy.State // the last one that the kernel follows
-	pending []time.Time  // when changes that are not programmed yet were made in the cluster
-	reason  metrics.FullSyncReason
-	foreign interference
-	sizes   sizes
+	backend   proxy.Backend
+	flows     *flows
+	applied   *proxy.State // the last one that the kernel follows
+	pending   []time.Time  // when changes that are not programmed yet were made in the cluster
+	reason    metrics.FullSyncReason
+	foreign   interference
+	inspected time.Time // when the backend last looked at its rules
+	sizes     sizes
 }
 
 func newFamily(f proxy.Family, o *Options) *family {
@@ -101,6 +102,7 @@ func (l *Loop) count() {
 // though nothing failed; 0 if there is nothing.
 func (l *Loop) apply(ctx context.Context, f *family, s *proxy.State) (again time.Duration, err error) {
 	logger, m := klog.FromContext(ctx).WithValues("ipFamily", f.Family), l.options.Metrics
+	again = l.inspect(ctx, f)
 	rebuild, upTo := f.foreign.begin()
 	if rebuild {
 		f.backend.Forget()
@@ -117,7 +119,7 @@ func (l *Loop) apply(ctx context.Context, f *family, s *proxy.State) (again time
 	}
 	if err != nil {
 		l.failed(ctx, f, err)
-		return 0, err
+		return again, err
 	}
 	f.reason = metrics.ReasonLayout
 	m.SyncSucceeded(f.Family, time.Now())
@@ -130,7 +132,7 @@ func (l *Loop) apply(ctx context.Context, f *family, s *proxy.State) (again time
 	}
 	l.settle(f, s)
 	if len(report.Rejected) > 0 {
-		again = rejectedRetry
+		again = sooner(again, rejectedRetry)
 	}
 	return sooner(again, f.foreign.wait()), nil
 }
