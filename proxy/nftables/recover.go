@@ -131,7 +131,7 @@ type dumped struct {
 // dump calls fn for each element of a set.
 func (k *kernel) dump(s *set, fn func(dumped) error) error {
 	err := k.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, func(a *attributes) {
-		a.str(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+		a.str(unix.NFTA_SET_ELEM_LIST_TABLE, k.encoder.tableName())
 		a.str(unix.NFTA_SET_ELEM_LIST_SET, s.name)
 	}, func(_ received, attributes []byte) error {
 		return eachNested(attributes, unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(_ uint16, data []byte) error {

@@ -22,7 +22,7 @@ func WriteText(w io.Writer, s *proxy.State) error {
 		fmt.Fprintf(&b, "# %s is left out: %v\n", name, t.excluded[name])
 	}
 	p := printer{Builder: &b, family: s.Family, owners: tx.owners}
-	p.table(tx)
+	p.table(TableName, tx)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -34,12 +34,12 @@ type printer struct {
 	owners []proxy.ServicePortName
 }
 
-func (p printer) table(tx *transaction) {
+func (p printer) table(name string, tx *transaction) {
 	ip := "ip"
 	if p.family == proxy.IPv6 {
 		ip = "ip6"
 	}
-	fmt.Fprintf(p, "table %s %s {\n\tcomment %q\n", ip, TableName, layoutComment)
+	fmt.Fprintf(p, "table %s %s {\n\tcomment %q\n", ip, name, layoutComment)
 	for i, s := range tx.sets {
 		if i > 0 {
 			p.WriteString("\n")

@@ -1,0 +1,293 @@
+package nftables
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"turnout/proxy"
+	"turnout/proxy/hamt"
+)
+
+// A Gate keeps the small table that mode ipvs needs beside IPVS, one family an instance: it rejects, drops, restricts sources and
+// masquerades as a State says, and leaves it to IPVS to choose endpoints. A frontend's traffic passes its gate first, so a new frontend
+// needs Admit before IPVS serves it, and one that went needs Retire after IPVS has stopped. It is used by one goroutine.
+type Gate struct {
+	family proxy.Family
+	kernel *kernel
+	table  *gateTable // nil if what the kernel holds is not known
+	late   transaction
+}
+
+// OpenGate opens a Gate. It does not probe: the first Admit tells what is missing.
+func OpenGate(f proxy.Family) (*Gate, error) {
+	s, err := openSocket()
+	if err != nil {
+		return nil, err
+	}
+	g := &Gate{family: f, kernel: newKernel(f, s, false)}
+	g.kernel.encoder.name = GateTable
+	return g, nil
+}
+
+// Close closes the Gate's socket. The rules stay.
+func (g *Gate) Close() error { return g.kernel.socket.close() }
+
+// Forget drops what is believed of the kernel: the next Admit replaces the whole table in one step.
+func (g *Gate) Forget() { g.table, g.late = nil, transaction{} }
+
+// Admit makes the table follow a State, but for what Retire deletes. operations counts what was written. The kernel has either done all of it
+// or nothing. rejected names Services that the kernel refuses, with err nil: call it again with a State that has none of them.
+func (g *Gate) Admit(s *proxy.State) (operations int, rejected []proxy.Rejection, err error) {
+	if g.table != nil {
+		tx := &transaction{}
+		if g.table.update(tx, s) {
+			g.postpone(tx)
+			if g.commit(tx) == nil {
+				return tx.operations(), nil, nil
+			}
+		}
+		g.Forget() // either the table is not what it was believed to be, or a Service is refused: the rebuild tells
+	}
+	defer func() { g.kernel.encoder.apart = false }()
+	for range 2 {
+		g.table = newGateTable(s)
+		tx := g.table.build()
+		if err = g.commit(tx); err == nil {
+			return tx.operations(), nil, nil
+		}
+		g.Forget()
+		if rejected = refusedBy(tx, err); len(rejected) > 0 {
+			return 0, rejected, nil
+		}
+		g.kernel.encoder.apart = true // so that the kernel's answer names one Service
+	}
+	return 0, nil, fmt.Errorf("program table %s for %s: %w", GateTable, s.Family, err)
+}
+
+// Retire deletes what the State of the last Admit has no longer.
+func (g *Gate) Retire() (operations int, err error) {
+	operations = g.late.operations()
+	if err := g.commit(&g.late); err != nil {
+		g.Forget()
+		return 0, fmt.Errorf("delete from table %s for %s: %w", GateTable, g.family, err)
+	}
+	g.late = transaction{}
+	return operations, nil
+}
+
+// Cleanup deletes the table.
+func (g *Gate) Cleanup() error {
+	g.Forget()
+	if err := g.kernel.deleteTable(); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete table %s for %s: %w", GateTable, g.family, err)
+	}
+	return nil
+}
+
+// NodePorts returns the NodePorts that the table in the kernel knows, and the node's addresses that serve them; none if there is no table.
+// It is the record by which a restarted proxy knows its virtual servers.
+func (g *Gate) NodePorts() (ports []proxy.FrontendKey, addrs []netip.Addr, err error) {
+	s := newGateSets()
+	err = g.kernel.dump(s.nodeports, func(e dumped) error {
+		if key, ok := parseTuple(g.family, e.key, true); ok {
+			ports = append(ports, key)
+		}
+		return nil
+	})
+	if err == nil {
+		err = g.kernel.dump(s.nodePortIPs, func(e dumped) error {
+			if a, ok := netip.AddrFromSlice(e.key); ok {
+				addrs = append(addrs, a)
+			}
+			return nil
+		})
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil, nil
+	}
+	return ports, addrs, err
+}
+
+// Intact tells whether the table is there with its chains, by asking for the one that the last rebuild made last.
+func (g *Gate) Intact() (bool, error) {
+	if g.table == nil {
+		return true, nil
+	}
+	err := g.kernel.request(unix.NFT_MSG_GETCHAIN, 0, func(a *attributes) {
+		a.str(unix.NFTA_CHAIN_TABLE, GateTable)
+		a.str(unix.NFTA_CHAIN_NAME, natPostrouting)
+	}, func(received, []byte) error { return nil })
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (g *Gate) commit(tx *transaction) error {
+	if tx.empty() {
+		return nil
+	}
+	return g.kernel.commit(tx)
+}
+
+// postpone moves deletions to Retire, unless something takes the place of what is deleted. Ranges are not kept: those that are added may
+// overlap them.
+func (g *Gate) postpone(tx *transaction) {
+	for i := range tx.gone {
+		l := &tx.gone[i]
+		if l.set.interval {
+			continue
+		}
+		replaced := map[string]bool{}
+		for _, e := range tx.new.of(l.set) {
+			replaced[string(e.key)] = true
+		}
+		l.elements = slices.DeleteFunc(l.elements, func(e element) bool {
+			if !replaced[string(e.key)] {
+				g.late.remove(e, -1)
+			}
+			return !replaced[string(e.key)]
+		})
+	}
+	tx.gone = slices.DeleteFunc(tx.gone, func(l list) bool { return len(l.elements) == 0 })
+}
+
+// refusedBy names the Services that a refusal is about; none if it is about anything else, too.
+func refusedBy(tx *transaction, err error) (out []proxy.Rejection) {
+	r, ok := errors.AsType[*refusal](err)
+	if !ok {
+		return nil
+	}
+	for _, f := range r.failures {
+		if !f.element || len(f.owners) != 1 || f.owners[0] < 0 {
+			return nil
+		}
+		out = append(out, proxy.Rejection{Name: tx.owners[f.owners[0]], Err: fmt.Errorf("%s: %w", f.what, f.err)})
+	}
+	return out
+}
+
+// WriteGateText writes the table that a Gate makes for a State, as nft lists it.
+func WriteGateText(w io.Writer, s *proxy.State) error {
+	tx := newGateTable(s).build()
+	var b strings.Builder
+	printer{Builder: &b, family: s.Family, owners: tx.owners}.table(GateTable, tx)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// A gateTable is what a Gate's table holds.
+type gateTable struct {
+	writer              writer
+	sets                *gateSets
+	state               *proxy.State
+	classes             map[string]bool // whose chains were made
+	serviceIPs, hairpin *references
+	bytes               arena
+}
+
+func newGateTable(s *proxy.State) *gateTable {
+	t := &gateTable{writer: writer{family: s.Family, mark: s.Node.MasqueradeMark}, sets: newGateSets(), state: s, classes: map[string]bool{}}
+	t.serviceIPs, t.hairpin = newReferences(t.sets.serviceIPs, 1), newReferences(t.sets.hairpin, 2)
+	return t
+}
+
+// build returns the transaction that replaces the whole table.
+func (t *gateTable) build() *transaction {
+	tx := &transaction{start: replace, sets: t.sets.all()}
+	tx.chains = append(t.writer.gateSharedChains(t.sets), t.writer.gateBaseChains(t.sets)...)
+	t.diffNode(tx, &proxy.Node{}, t.state.Node)
+	services := slices.SortedFunc(maps.Values(maps.Collect(t.state.Services.All())), func(a, b *proxy.Service) int { return a.Name.Compare(b.Name) })
+	for _, s := range services {
+		t.service(tx, s.Name, nil, s)
+	}
+	t.settle(tx)
+	return tx
+}
+
+// update appends what leads to another State; false if that needs a rebuild.
+func (t *gateTable) update(tx *transaction, next *proxy.State) bool {
+	if !sameRules(t.state.Node, next.Node) {
+		return false
+	}
+	changes := hamt.Diff(t.state.Services, next.Services, func(a, b *proxy.Service) bool { return a == b })
+	slices.SortFunc(changes, func(a, b hamt.Change[proxy.ServicePortName, *proxy.Service]) int { return a.Key.Compare(b.Key) })
+	t.diffNode(tx, t.state.Node, next.Node)
+	t.state = next
+	for _, c := range changes {
+		t.service(tx, c.Key, c.Old, c.New)
+	}
+	t.settle(tx)
+	return true
+}
+
+func (t *gateTable) settle(tx *transaction) {
+	t.serviceIPs.settle(tx, tx, &t.bytes)
+	t.hairpin.settle(tx, tx, &t.bytes)
+}
+
+func (t *gateTable) diffNode(tx *transaction, a, b *proxy.Node) {
+	if a == b {
+		return
+	}
+	x := &table{sets: &sets{nodePortIPs: t.sets.nodePortIPs, serviceCIDRs: t.sets.serviceCIDRs, podCIDRs: t.sets.podCIDRs}}
+	x.diffNode(tx, a, b)
+}
+
+// service appends what leads from one version of a Service to another; either may be nil.
+func (t *gateTable) service(tx *transaction, name proxy.ServicePortName, before, after *proxy.Service) {
+	owner := tx.own(name)
+	t.count(before, -1)
+	t.count(after, 1)
+	diffElements(tx, owner, t.elements(tx, before), t.elements(tx, after))
+}
+
+func (t *gateTable) elements(tx *transaction, s *proxy.Service) (out []element) {
+	if s == nil {
+		return nil
+	}
+	for i := range s.Frontends {
+		f := &s.Frontends[i]
+		key, c, to := s.Key(f), gateClassOf(f), t.sets.frontends
+		if f.Kind == proxy.NodePort {
+			to = t.sets.nodeports
+		}
+		chain := c.name()
+		if !t.classes[chain] {
+			t.classes[chain] = true
+			tx.chains = append(tx.chains, t.writer.gateClassChain(t.sets, t.state.Node, c))
+		}
+		// The value of a verdict is not encoded: it tells versions apart.
+		out = append(out, element{set: to, key: t.bytes.tuple(key), value: []byte(chain), named: true, more: &details{chain: chain}})
+		for _, source := range f.AllowedSources {
+			out = append(out, element{set: t.sets.allowed, key: t.bytes.source(key, source.Addr()), more: &details{keyEnd: t.bytes.source(key, lastAddr(source))}})
+		}
+	}
+	return out
+}
+
+// count changes what addresses are believed to be used by a Service.
+func (t *gateTable) count(s *proxy.Service, by int) {
+	if s == nil {
+		return
+	}
+	for i := range s.Frontends {
+		if f := &s.Frontends[i]; f.Kind != proxy.NodePort {
+			t.serviceIPs.change(f.Addr, by)
+		}
+	}
+	for _, pool := range [...][]proxy.Endpoint{s.Cluster, s.Local} {
+		for _, e := range pool {
+			if e.Local {
+				t.hairpin.change(e.Addr.Addr(), by)
+			}
+		}
+	}
+}

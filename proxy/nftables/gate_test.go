@@ -1,0 +1,99 @@
+package nftables
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"turnout/proxy"
+	"turnout/proxy/proxytest"
+)
+
+// The table of a Gate that walks from State to State is, as nft lists it, the one that a new Gate would make.
+func TestKernelGate(t *testing.T) {
+	for _, f := range proxy.Families {
+		t.Run(f.String(), func(t *testing.T) {
+			inKernel(t, func() {
+				g, err := OpenGate(f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer g.Close()
+				rng := rand.New(rand.NewPCG(7, uint64(f)))
+				s := proxytest.RandomState(rng, f, 10)
+				for step := range 30 {
+					if _, rejected, err := g.Admit(s); err != nil || len(rejected) > 0 {
+						t.Fatalf("step %d: %v, %v", step, rejected, err)
+					}
+					if _, err := g.Retire(); err != nil {
+						t.Fatalf("step %d: %v", step, err)
+					}
+					var text strings.Builder
+					if err := WriteGateText(&text, s); err != nil {
+						t.Fatal(err)
+					}
+					if diff := cmp.Diff(chainsSorted(text.String()), chainsSorted(normalise(nft(t, "list", "table", familyWord(f), GateTable)))); diff != "" {
+						t.Fatalf("step %d: -text +nft:\n%s", step, diff)
+					}
+					checkRecord(t, g, s)
+					s = proxytest.Mutate(rng, s, 1+rng.IntN(4))
+					if step%7 == 6 {
+						g.Forget()
+					}
+				}
+				if err := g.Cleanup(); err != nil {
+					t.Fatal(err)
+				}
+				if ports, addrs, err := g.NodePorts(); err != nil || len(ports)+len(addrs) > 0 {
+					t.Errorf("after Cleanup: %v, %v, %v", ports, addrs, err)
+				}
+			})
+		})
+	}
+}
+
+// checkRecord compares the NodePorts that the kernel tells with those of a State.
+func checkRecord(t *testing.T, g *Gate, s *proxy.State) {
+	t.Helper()
+	var want []proxy.FrontendKey
+	for _, service := range s.Services.All() {
+		for i := range service.Frontends {
+			if f := &service.Frontends[i]; f.Kind == proxy.NodePort {
+				want = append(want, service.Key(f))
+			}
+		}
+	}
+	ports, addrs, err := g.NodePorts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(want, proxy.FrontendKey.Compare)
+	slices.SortFunc(ports, proxy.FrontendKey.Compare)
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	if d := cmp.Diff(want, ports, cmp.Comparer(func(a, b proxy.FrontendKey) bool { return a == b })); d != "" {
+		t.Fatalf("-want +got:\n%s", d)
+	}
+	if !slices.Equal(addrs, s.Node.NodePorts.Addrs) {
+		t.Fatalf("addresses %v, want %v", addrs, s.Node.NodePorts.Addrs)
+	}
+}
+
+// chainsSorted sorts the chains of a table's text, and leaves out those that nothing leads to: an update makes no chain a second time, and
+// deletes none.
+func chainsSorted(text string) string {
+	parts := strings.Split(strings.TrimSuffix(text, "}\n"), "\n\tchain ")
+	chains := slices.DeleteFunc(parts[1:], func(c string) bool {
+		name, _, _ := strings.Cut(c, " ")
+		used := slices.ContainsFunc([]string{"goto " + name + "\n", "goto " + name + ",", "jump " + name + "\n"}, func(way string) bool { return strings.Contains(text, way) })
+		return !used && !strings.Contains(c, "hook")
+	})
+	for i := range chains {
+		chains[i] = strings.TrimRight(chains[i], "\n")
+	}
+	slices.Sort(chains)
+	return parts[0] + strings.Join(chains, "\n\tchain ")
+}
