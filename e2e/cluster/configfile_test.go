@@ -1,0 +1,44 @@
+package cluster
+
+import (
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	proxyconfig "k8s.io/kube-proxy/config/v1alpha1"
+
+	"turnout/e2e/cluster/plane"
+)
+
+// TestConfigFile changes the configuration file, and looks for the events on the Node that tell of it.
+func TestConfigFile(t *testing.T) {
+	c := own(t)
+	kubeconfig, err := c.plane.Kubeconfig("proxy", plane.NodeProxy)
+	must(t, err)
+	_, err = c.startWith(kubeconfig, plane.NodeProxy.User)
+	must(t, err)
+	for _, row := range []struct {
+		edit                func(*proxyconfig.KubeProxyConfiguration)
+		kind, reason, notes string
+	}{
+		{func(c *proxyconfig.KubeProxyConfiguration) { c.NFTables.MasqueradeAll = true }, "Normal", "ConfigurationReloaded", "nftables.masqueradeAll from false to true"},
+		{func(c *proxyconfig.KubeProxyConfiguration) { c.Mode = "ipvs" }, "Warning", "ConfigurationInvalid", `mode: "ipvs": this build has`},
+	} {
+		_, err := c.plane.ProxyConfig("config.conf", kubeconfig, row.edit)
+		must(t, err)
+		eventually(t, "there is an event "+row.reason, func() string {
+			events, err := c.plane.Admin.EventsV1().Events("").List(c.ctx, metav1.ListOptions{})
+			must(t, err)
+			var notes []string
+			for _, e := range events.Items {
+				if e.Regarding.Kind == "Node" && e.Regarding.Name == c.Cluster.Node && e.Type == row.kind && e.Reason == row.reason {
+					notes = append(notes, e.Note)
+				}
+			}
+			if all := strings.Join(notes, "\n"); !strings.Contains(all, row.notes) {
+				return "notes: " + all
+			}
+			return ""
+		})
+	}
+}
