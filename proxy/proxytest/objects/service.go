@@ -191,7 +191,7 @@ func (g *generator) makeIgnored(s *v1.Service) {
 	case 0:
 		s.Spec.Type, s.Spec.ClusterIP, s.Spec.ClusterIPs = v1.ServiceTypeClusterIP, v1.ClusterIPNone, []string{v1.ClusterIPNone}
 		s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort, s.Spec.ExternalIPs = "", 0, nil
-		s.Spec.LoadBalancerSourceRanges, s.Status.LoadBalancer.Ingress = nil, nil
+		s.Spec.LoadBalancerSourceRanges, s.Spec.AllocateLoadBalancerNodePorts, s.Status.LoadBalancer.Ingress = nil, nil, nil
 		for i := range s.Spec.Ports {
 			s.Spec.Ports[i].NodePort = 0
 		}

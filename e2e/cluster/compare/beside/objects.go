@@ -32,8 +32,30 @@ func (c *Cluster) Remove(ctx context.Context, objects ...metav1.Object) error {
 	return each(ctx, objects, c.remove)
 }
 
-// Clear removes everything that Set made.
-func (c *Cluster) Clear(ctx context.Context) error { return c.Remove(ctx, c.Objects()...) }
+// Clear removes everything that Set made or, where it failed, may have made.
+func (c *Cluster) Clear(ctx context.Context) error {
+	clear(c.set)
+	var all []metav1.Object
+	for _, namespace := range append([]string{"default"}, Namespaces...) {
+		services, err := c.Admin.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return fmt.Errorf("list Services: %w", err)
+		}
+		endpoints, err := c.Admin.DiscoveryV1().EndpointSlices(namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return fmt.Errorf("list EndpointSlices: %w", err)
+		}
+		for i := range services.Items {
+			all = append(all, &services.Items[i])
+		}
+		for i := range endpoints.Items {
+			all = append(all, &endpoints.Items[i])
+		}
+	}
+	// The API server makes these two again.
+	own := func(o metav1.Object) bool { return o.GetNamespace() == "default" && o.GetName() == "kubernetes" }
+	return each(ctx, slices.DeleteFunc(all, own), c.remove)
+}
 
 // Objects returns what Set made and Remove has not removed, in the order of their kinds and names.
 func (c *Cluster) Objects() []metav1.Object {
