@@ -9,10 +9,10 @@ DATE      := $(or $(shell TZ=UTC0 git log -1 --date=format-local:%Y-%m-%dT%H:%M:
 PKG       := k8s.io/component-base/version
 LDFLAGS   := -s -w -X $(PKG).gitVersion=$(VERSION) -X $(PKG).gitCommit=$(COMMIT) -X $(PKG).gitTreeState=$(TREE) -X $(PKG).buildDate=$(DATE)
 
-.PHONY: help build test lint bench demo golden fuzz clean
+.PHONY: help build test lint bench demo golden fuzz clean image image-test manifests
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the static binary bin/turnout
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/turnout ./cmd/turnout
@@ -38,6 +38,16 @@ golden: ## rewrite the golden files from what the code does now; review the diff
 
 fuzz: ## run each fuzz target for a while (FUZZTIME: 30s each by default)
 	@hack/fuzz.sh
+
+image: ## build the container image (IMAGE: its name, TARGET: nftables or iptables; needs Docker)
+	DOCKER_BUILDKIT=1 docker build --target $(or $(TARGET),nftables) --build-arg LDFLAGS='$(LDFLAGS)' --tag $(or $(IMAGE),turnout:$(VERSION)) .
+
+image-test: export LDFLAGS := $(LDFLAGS)
+image-test: ## build the image without network and run the demo's traffic through its container (root, on Debian)
+	@hack/image.sh
+
+manifests: ## check manifests, alerts and dashboard
+	@hack/manifests.sh
 
 clean: ## remove what make built
 	rm -rf bin
