@@ -27,6 +27,10 @@ lint: ## golangci-lint, with the import walls and size limits of .golangci.yml
 e2e: build ## run bin/turnout on a node of a cluster with a real control plane (ARGS: more go test flags); the first time builds that
 	@hack/e2e.sh $(ARGS)
 
+.PHONY: e2e-compare
+e2e-compare: build ## run bin/turnout beside the real kube-proxy, with the same objects and packets (ARGS='-args -random.cases=1000' for more)
+	@hack/e2e-compare.sh $(ARGS)
+
 .PHONY: test-kernels
 test-kernels: ## run the kernel tests on other kernels, in virtual machines (SHORT=1: the most telling part; KERNELS: which)
 	@hack/test-kernels.sh
