@@ -18,7 +18,7 @@ type Options struct {
 	Variant Variant
 	// Path is a list of folders that have the programs, as in the environment variable PATH, which is used if it is "".
 	Path string
-	// Timeout is how long a program may take; 2 minutes if 0.
+	// Timeout is how long a program may take, besides a millisecond for each line that it is given; 30 s if 0.
 	Timeout time.Duration
 	// LocalhostNodePorts serves NodePorts on 127.0.0.0/8, too. It needs the setting net.ipv4.conf.all.route_localnet to be 1, which is up to the
 	// caller. It has no effect for IPv6.
@@ -68,7 +68,7 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 
 func (o *Options) setDefaults() {
 	if o.Timeout == 0 {
-		o.Timeout = 2 * time.Minute
+		o.Timeout = 30 * time.Second
 	}
 	if o.RetryRejected == 0 {
 		o.RetryRejected = 30 * time.Second

@@ -50,8 +50,12 @@ func (p *programs) save(ctx context.Context, table string) (string, error) {
 	return out, err
 }
 
+// timePerLine is what iptables-restore may take for each line of its input, beside the timeout. iptables-nft has needed a fifth of it for 190,000 lines.
+const timePerLine = time.Millisecond
+
 func (p *programs) run(ctx context.Context, in []byte, path string, args ...string) (string, error) {
-	limited, cancel := context.WithTimeout(ctx, p.timeout)
+	timeout := p.timeout + time.Duration(bytes.Count(in, []byte{'\n'}))*timePerLine
+	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	cmd := exec.CommandContext(limited, path, args...)
 	cmd.Stdin = bytes.NewReader(in)
@@ -73,7 +77,7 @@ func (p *programs) run(ctx context.Context, in []byte, path string, args ...stri
 			code = 128 + int(s.Signal())
 		}
 	}
-	e.classify(code, limited.Err(), ctx.Err(), p.timeout)
+	e.classify(code, limited.Err(), ctx.Err(), timeout)
 	return out.String(), e
 }
 

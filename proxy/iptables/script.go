@@ -2,7 +2,9 @@ package iptables
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
+	"strings"
 
 	"turnout/proxy"
 )
@@ -87,6 +89,9 @@ func (s *script) text() ([]byte, []*proxy.ServicePortName) {
 		if x.operations() == 0 {
 			continue
 		}
+		// iptables-nft keeps chains in a sorted list, from whose end it looks for the place of each: in any other order, time grows with the square of
+		// their number.
+		slices.SortFunc(x.chains, func(a, b line) int { return strings.Compare(a.text, b.text) })
 		put(line{text: "*" + x.table})
 		put(x.chains...)
 		put(x.rules...)
