@@ -177,7 +177,7 @@ func (c *cluster) usualArgs() []string {
 	for _, p := range c.ClusterCIDRs {
 		cidrs = append(cidrs, p.String())
 	}
-	return []string{"--manifests", c.dir, "--proxy-mode", "nftables", "--hostname-override", c.Cluster.Node, "--cluster-cidr", strings.Join(cidrs, ","),
+	return []string{"--manifests", c.dir, "--proxy-mode", proxyMode(), "--hostname-override", c.Cluster.Node, "--cluster-cidr", strings.Join(cidrs, ","),
 		"--conntrack-max-per-core", "0", "--conntrack-min", "0", "-v=2"}
 }
 
@@ -197,7 +197,7 @@ func (c *cluster) launch(args ...string) *process {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return c.run(exec.Command(path, append(c.usualArgs(), args...)...))
+	return c.run(exec.Command(path, append(c.usualArgs(), c.forMode(args)...)...))
 }
 
 // run starts a command that is the proxy or runs it.

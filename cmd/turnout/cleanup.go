@@ -20,14 +20,16 @@ import (
 // scope says what a cleanup is about.
 type scope struct {
 	nftables bool // the tables of mode nftables
-	others   bool // what kube-proxy's modes iptables and ipvs leave
+	others   leftovers.Scope
 	dryRun   bool
 }
 
-var everything = scope{nftables: true, others: true}
+var everything = scope{nftables: true, others: leftovers.Scope{Iptables: true, IPVS: true}}
 
-// scopes are the values of --mode. The modes iptables and ipvs share most of their chains.
-var scopes = map[string]scope{"all": everything, "nftables": {nftables: true}, "iptables": {others: true}, "ipvs": {others: true}}
+// scopes are the values of --mode. Mode ipvs of kube-proxy has chains of mode iptables, too.
+var scopes = map[string]scope{
+	"all": everything, "nftables": {nftables: true}, "iptables": {others: leftovers.Scope{Iptables: true}}, "ipvs": {others: everything.others},
+}
 
 func newCleanupCommand() *cobra.Command {
 	mode, dryRun := "all", false
@@ -35,8 +37,8 @@ func newCleanupCommand() *cobra.Command {
 		Use:   "cleanup",
 		Short: "Remove the rules of Turnout and of kube-proxy from this node",
 		Long: `Cleanup removes what Turnout and kube-proxy made in this node's kernel, and nothing else: rules of kubelet, CNI plugins and other
-programs stay as they are. It needs no configuration and no API server, and executes no program. Each object is printed. The exit code is 1 if
-something is left. Stop the proxy first, or it puts back what is removed.`,
+programs stay as they are. It needs no configuration and no API server, and executes no program but those of iptables-legacy, and these only
+where there are rules of that. Each object is printed. The exit code is 1 if something is left. Stop the proxy first, or it puts back what is removed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, ok := scopes[mode]
@@ -60,8 +62,8 @@ func cleanup(ctx context.Context, s scope, out io.Writer) error {
 			errs = append(errs, cleanupTable(ctx, s, f, out))
 		}
 	}
-	if s.others {
-		errs = append(errs, cleanupOthers(s, out))
+	if s.others != (leftovers.Scope{}) {
+		errs = append(errs, cleanupOthers(ctx, s, out))
 	}
 	return errors.Join(errs...)
 }
@@ -95,26 +97,25 @@ func printObject(out io.Writer, s scope, object string) {
 }
 
 // cleanupOthers removes what the other modes left.
-func cleanupOthers(s scope, out io.Writer) error {
-	found, err := leftovers.Find(proxy.Families[:]...)
+func cleanupOthers(ctx context.Context, s scope, out io.Writer) error {
+	found, err := leftovers.Find(s.others, proxy.Families[:]...)
 	errs := []error{err}
-	if !s.dryRun {
-		errs = append(errs, found.Remove())
-	}
 	now, left := found, map[string]bool{}
 	if !s.dryRun {
-		now, err = leftovers.Find(proxy.Families[:]...)
+		errs = append(errs, found.Remove(), removeLegacy(ctx, found.Legacy()))
+		now, err = leftovers.Find(s.others, proxy.Families[:]...)
 		errs = append(errs, err)
-		for _, o := range now.Removable() {
+		for _, o := range append(now.Removable(), now.Legacy()...) {
 			left[o.String()] = true
 		}
 	}
-	for _, o := range found.Removable() {
+	for _, o := range append(found.Removable(), found.Legacy()...) {
 		if !left[o.String()] {
 			printObject(out, s, o.String())
 		}
 	}
 	for _, k := range now.Kept() {
+		delete(left, k.Object.String())
 		left[k.String()] = true
 	}
 	for _, text := range slices.Sorted(maps.Keys(left)) {
@@ -135,7 +136,7 @@ func (d *daemon) removeLeftovers(ctx context.Context) {
 	}
 	logger := klog.FromContext(ctx)
 	for {
-		found, err := leftovers.Find(d.families...)
+		found, err := leftovers.Find(d.engine.scope, d.families...)
 		if removed := found.Removable(); len(removed) > 0 {
 			err = errors.Join(err, found.Remove())
 			logger.Info("Removed what another proxy left on this node", "objects", len(removed))

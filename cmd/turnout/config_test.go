@@ -30,7 +30,7 @@ func TestConfigCheck(t *testing.T) {
 error: ipvs.syncPeriod: "soon" does not fit; give a duration such as "30s" or "15m"
 error: ipvs.tcpTimeout: -1s is negative; give 0 or a positive duration
 warning: clusterCIDR is empty, so local pods cannot be recognised: traffic to ClusterIPs from outside the cluster is not masqueraded; set it, or another detectLocalMode
-warning: mode: ipvs: this build has mode nftables only, and does not start with another
+warning: mode: ipvs: this build has the modes nftables and iptables, and does not start with another
 FILE: mode ipvs: 3 errors, 2 warnings
 `, stderr: "turnout: FILE: mode ipvs: 3 errors, 2 warnings\n"},
 		"a file that is not there": {file: "/absent", code: 1, stderr: "turnout: open /absent: no such file or directory\n"},

@@ -21,7 +21,6 @@ import (
 	"turnout/proxy/config"
 	"turnout/proxy/debug"
 	"turnout/proxy/metrics"
-	"turnout/proxy/nftables"
 	"turnout/proxy/node"
 	"turnout/proxy/sync"
 )
@@ -35,7 +34,7 @@ type daemon struct {
 	cfg      *config.Config
 	nodeName string
 	families []proxy.Family
-	backends map[proxy.Family]*nftables.Backend
+	engine   *engine
 	metrics  *metrics.Metrics
 	health   *healthcheck.ProxyHealth
 	services *healthcheck.Services
@@ -70,10 +69,10 @@ func runProxy(ctx context.Context, cfg *config.Config) error {
 	if err := d.prepareNode(ctx); err != nil {
 		return err
 	}
-	if err := d.openBackends(); err != nil {
+	if d.engine, err = d.openEngine(ctx); err != nil {
 		return err
 	}
-	defer d.closeBackends()
+	defer d.engine.close()
 	if cfg.InitOnly {
 		klog.FromContext(ctx).Info("Everything that needs privileges is done; from now on CAP_NET_ADMIN is enough")
 		return nil
@@ -150,25 +149,6 @@ func (d *daemon) tuneConntrack(ctx context.Context) []node.Problem {
 	return problems
 }
 
-func (d *daemon) openBackends() error {
-	d.backends = map[proxy.Family]*nftables.Backend{}
-	for _, f := range d.families {
-		b, err := nftables.New(nftables.Options{Family: f, Protect: d.cfg.ProtectTable})
-		if err != nil {
-			d.closeBackends()
-			return err
-		}
-		d.backends[f] = b
-	}
-	return nil
-}
-
-func (d *daemon) closeBackends() {
-	for _, b := range d.backends {
-		_ = b.Close() // the process ends, and the rules stay in any case
-	}
-}
-
 // assemble makes the parts that need each other.
 func (d *daemon) assemble(ctx context.Context, facts sync.FactsConfig) error {
 	if err := debug.PublishConfig(d.cfg.External); err != nil {
@@ -198,12 +178,12 @@ func (d *daemon) assemble(ctx context.Context, facts sync.FactsConfig) error {
 	if err != nil {
 		logger.Error(err, "The node's addresses cannot be read; this is tried again")
 	}
-	backends, cleaners := map[proxy.Family]proxy.Backend{}, map[proxy.Family]sync.FlowCleaner{}
-	for f, b := range d.backends {
-		backends[f], cleaners[f] = b, conntrack.NewCleaner(f)
+	cleaners := map[proxy.Family]sync.FlowCleaner{}
+	for _, f := range d.families {
+		cleaners[f] = conntrack.NewCleaner(f)
 	}
 	d.loop = sync.New(sync.Options{
-		NodeName: d.nodeName, Families: d.families, Mode: sync.Mode{Name: string(d.cfg.Mode), Backends: backends}, Facts: facts, Metrics: d.metrics, Health: d.health, Services: d.services,
+		NodeName: d.nodeName, Families: d.families, Mode: d.engine.Mode, Leave: d.engine.leave, Facts: facts, Metrics: d.metrics, Health: d.health, Services: d.services,
 		Conntrack: cleaners, Events: d.feed.events,
 		Timing: timing(d.cfg),
 	})
@@ -246,7 +226,9 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { d.loop.Run(ctx); return nil })
 	g.Go(func() error { d.services.Run(ctx); return nil })
 	g.Go(func() error { return ignoreCancel(ctx, d.addrs.Run(ctx)) })
-	g.Go(func() error { d.watchTable(ctx); return nil })
+	if d.engine.watch != nil {
+		g.Go(func() error { d.engine.watch(ctx); return nil })
+	}
 	g.Go(func() error { d.tuneLater(ctx); return nil })
 	g.Go(func() error { d.removeLeftovers(ctx); return nil })
 	g.Go(func() error { return d.followConfig(ctx) })
@@ -256,28 +238,3 @@ func (d *daemon) run(ctx context.Context) error {
 	d.feed.started(ctx)
 	return g.Wait()
 }
-
-// watchTable has the table rebuilt when somebody else changes it.
-func (d *daemon) watchTable(ctx context.Context) {
-	var own []uint32
-	for _, b := range d.backends {
-		own = append(own, b.PortID())
-	}
-	for ctx.Err() == nil {
-		err := nftables.Watch(ctx, own, func(i nftables.Interference) { d.loop.Interfered(ctx, i.Family, i.What, i.Process, i.PID) })
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		klog.FromContext(ctx).Error(err, "Changes that others make to the table are not noticed; this is tried again")
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(watchRetry):
-		}
-		for _, f := range d.families {
-			d.loop.Interfered(ctx, f, "unknown", "", 0) // there may have been some meanwhile
-		}
-	}
-}
-
-const watchRetry = 10 * time.Second

@@ -107,7 +107,7 @@ func TestReloadRefused(t *testing.T) {
 		"not valid":               {"oomScoreAdj: 5000\nconntrack: {min: -1}\n", " is not used. oomScoreAdj: 5000 is outside -1000 to 1000; give a number within. conntrack.min: -1 is outside 0 to 2147483647; give a number within"},
 		"not valid on this node":  {"clusterCIDR: \"fd00::/8\"\n", " is not used. clusterCIDR fd00::/8 has no IPv4 prefix, which this node needs: add the one that its pods have addresses of"},
 		"not even for a restart":  {"clusterCIDR: \"fd00::/8\"\nenableProfiling: true\n", " is not used. clusterCIDR fd00::/8 has no IPv4 prefix, which this node needs: add the one that its pods have addresses of"},
-		"a mode that is not here": {"mode: ipvs\n", ` is not used. mode: "ipvs": this build has mode nftables only; set nftables, or keep kube-proxy on nodes that need ipvs`},
+		"a mode that is not here": {"mode: ipvs\n", ` is not used. mode: "ipvs": this build has the modes nftables and iptables; set nftables or iptables, or keep kube-proxy on nodes that need ipvs`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newReload(t)

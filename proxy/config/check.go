@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Report is what Check finds out about a file.
@@ -29,7 +30,7 @@ func Check(data []byte, mode Mode) Report {
 		return r
 	}
 	if !slices.Contains(runnable, r.Mode) {
-		r.Warnings.add("mode", "mode: %s: this build has mode %s only, and does not start with another", r.Mode, oneOf(modeNames(runnable)))
+		r.Warnings.add("mode", "mode: %s: this build has the modes %s, and does not start with another", r.Mode, strings.Join(modeNames(runnable), " and "))
 	}
 	if r.Said == "" && mode == "" {
 		r.Notes.add("mode", "mode is not set, which means %s; kube-proxy before 1.40 takes iptables", defaultMode)

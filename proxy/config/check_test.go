@@ -32,7 +32,7 @@ func TestCheck(t *testing.T) {
 		},
 		"mode that this build does not have": {
 			file:     base + "mode: ipvs\nnftables: {masqueradeAll: true}\n",
-			warnings: []string{"nftables.masqueradeAll: true has no effect in mode ipvs; set iptables.masqueradeAll: true", "mode: ipvs: this build has mode nftables only, and does not start with another"},
+			warnings: []string{"nftables.masqueradeAll: true has no effect in mode ipvs; set iptables.masqueradeAll: true", "mode: ipvs: this build has the modes nftables and iptables, and does not start with another"},
 		},
 		"what another mode would refuse": {
 			file: base + "mode: nftables\nipvs: {udpTimeout: -1s, excludeCIDRs: [x]}\niptables: {masqueradeBit: 32, syncPeriod: 500ms}\n",
@@ -47,7 +47,7 @@ func TestCheck(t *testing.T) {
 		"what this mode refuses": {
 			file: base + "mode: nftables\nipvs: {udpTimeout: -1s, excludeCIDRs: [x]}\n", mode: IPVS,
 			problems: []string{"ipvs.udpTimeout: -1s is negative; give 0 or a positive duration", `ipvs.excludeCIDRs: entry 0, "x", is not a CIDR; give one such as 10.0.0.0/8`},
-			warnings: []string{"mode: ipvs: this build has mode nftables only, and does not start with another"},
+			warnings: []string{"mode: ipvs: this build has the modes nftables and iptables, and does not start with another"},
 			notes:    []string{"nodePortAddresses is not set, which means primary in mode nftables, but all in mode ipvs"},
 		},
 		"fields that others make useless": {

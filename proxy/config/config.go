@@ -46,6 +46,8 @@ type Config struct {
 	DetectLocal       DetectLocal
 	ClusterCIDRs      []netip.Prefix // at most one for each family; masked
 	NodePortAddresses NodePortAddresses
+	// LocalhostNodePorts tells that NodePorts are served on IPv4 loopback addresses, too, which only mode iptables can.
+	LocalhostNodePorts bool
 
 	// OOMScoreAdj is what to write to /proc/self/oom_score_adj, -1000 to 1000.
 	OOMScoreAdj int

@@ -24,7 +24,7 @@ const modeWindows Mode = "kernelspace"
 var Modes = []Mode{NFTables, IPTables, IPVS}
 
 // runnable are the modes that this build has a backend for.
-var runnable = []Mode{NFTables}
+var runnable = []Mode{NFTables, IPTables}
 
 // setting is something that each mode has a field of its own for, or that only some modes have.
 type setting struct {

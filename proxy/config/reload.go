@@ -16,12 +16,17 @@ var ErrChanged = errors.New("configuration file changed")
 var live = []string{
 	// What the rules are made of: the next sync has all of it.
 	"nodePortAddresses", "clusterCIDR", "detectLocalMode", "detectLocal",
-	"nftables.masqueradeAll", "nftables.masqueradeBit",
+	"nftables.masqueradeAll", "nftables.masqueradeBit", "iptables.masqueradeAll", "iptables.masqueradeBit",
 	// When the rules are written, and when /healthz gives up.
-	"nftables.syncPeriod", "nftables.minSyncPeriod",
+	"nftables.syncPeriod", "nftables.minSyncPeriod", "iptables.syncPeriod", "iptables.minSyncPeriod",
 	// Settings of the kernel, which are written again. As at the start, a value that means "leave it alone" leaves what was written before.
 	"conntrack", "oomScoreAdj",
 	"logging.verbosity",
+}
+
+// notLive are exceptions in some modes, whose backend is made for what these fields say.
+var notLive = map[Mode][]string{
+	IPTables: {"nodePortAddresses", "conntrack.tcpBeLiberal"}, // loopback addresses; packets that connection tracking cannot place
 }
 
 // Change is a field whose value in effect is another.
@@ -48,14 +53,14 @@ func (c *Config) ChangesTo(next *Config) []Change {
 		}
 		orDefault(&was, "unset")
 		orDefault(&is, "unset")
-		out = append(out, Change{Field: field, Old: was, New: is, Live: isLive(field) || !usedIn(field, c.Mode)})
+		out = append(out, Change{Field: field, Old: was, New: is, Live: isLive(field, c.Mode) || !usedIn(field, c.Mode)})
 	}
 	return out
 }
 
-// isLive tells whether a running proxy follows changes of a field.
-func isLive(field string) bool {
-	return slices.ContainsFunc(live, func(l string) bool { return field == l || strings.HasPrefix(field, l+".") })
+// isLive tells whether a proxy that runs in a mode follows changes of a field.
+func isLive(field string, m Mode) bool {
+	return !slices.Contains(notLive[m], field) && slices.ContainsFunc(live, func(l string) bool { return field == l || strings.HasPrefix(field, l+".") })
 }
 
 // Reread returns the Config that the same command line leads to if ConfigFile has these contents. The error is a Problems.

@@ -67,9 +67,9 @@ func TestChanges(t *testing.T) {
 
 func TestRereadRefuses(t *testing.T) {
 	c := mustLoad(t, map[string]string{"file": header}, "--config=file", "--sync-max-delay=2s")
-	_, err := c.Reread([]byte(header + "mode: iptables\nnftables: {syncPeriod: 1s}\nclusterCIDR: x\n"))
+	_, err := c.Reread([]byte(header + "mode: ipvs\nnftables: {syncPeriod: 1s}\nclusterCIDR: x\n"))
 	want := []string{
-		`mode: "iptables": this build has mode nftables only; set nftables, or keep kube-proxy on nodes that need iptables`,
+		`mode: "ipvs": this build has the modes nftables and iptables; set nftables or iptables, or keep kube-proxy on nodes that need ipvs`,
 		`clusterCIDR: "x" is not a CIDR; give one such as 10.244.0.0/16`,
 	}
 	if diff := cmp.Diff(want, problemLines(err)); diff != "" {
@@ -123,10 +123,12 @@ func fieldTable() string {
 		switch {
 		case modes == "":
 			modes, when = "none", "never"
-		case isLive(field):
+		case slices.Contains(notLive[IPTables], field):
+			when = "at once, in mode iptables by a restart"
+		case isLive(field, NFTables):
 			when = "at once"
-		case modes != "all" && !usedIn(field, NFTables):
-			when = "never in mode nftables"
+		case !slices.ContainsFunc(runnable, func(m Mode) bool { return usedIn(field, m) }):
+			when = "never"
 		}
 		b.WriteString("| `" + field + "` | " + value + " | " + modes + " | " + when + " |\n")
 	}

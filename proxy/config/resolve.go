@@ -111,6 +111,7 @@ func (f *Flags) build(v *validator, modes []Mode) *Config {
 	v.detectLocal()
 	c.ClusterCIDRs = v.clusterCIDRs()
 	c.NodePortAddresses = v.nodePortAddresses()
+	c.LocalhostNodePorts = c.Mode == IPTables && *conf.IPTables.LocalhostNodePorts && servesLoopback(conf)
 	c.fill(conf)
 	return c
 }

@@ -75,8 +75,8 @@ func (v *validator) modeIsOneOf(modes []Mode) {
 	switch {
 	case slices.Contains(modes, v.mode):
 	case slices.Contains(Modes, v.mode):
-		v.add("mode", "%q: this build has mode %s only; set %s, or keep kube-proxy on nodes that need %s",
-			v.mode, oneOf(modeNames(modes)), oneOf(modeNames(modes)), v.mode)
+		v.add("mode", "%q: this build has the modes %s; set %s, or keep kube-proxy on nodes that need %s",
+			v.mode, strings.Join(modeNames(modes), " and "), oneOf(modeNames(modes)), v.mode)
 	default:
 		v.add("mode", "%s", notAMode(string(v.mode), modes))
 	}

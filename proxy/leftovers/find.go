@@ -14,23 +14,25 @@ type Remains struct {
 	ipvs     *IPVS
 }
 
-// Find looks for leftovers of these families. What cannot be read is an error, but does not keep the rest from being found.
-func Find(families ...proxy.Family) (*Remains, error) {
+// Find looks for what is in scope, of these families. What cannot be read is an error, but does not keep the rest from being found.
+func Find(s Scope, families ...proxy.Family) (*Remains, error) {
 	r := &Remains{ipvs: &IPVS{}}
 	var errs []error
-	if found, err := FindIPVS(); err != nil {
-		errs = append(errs, err)
-	} else {
-		r.ipvs = found
+	if s.IPVS {
+		if found, err := FindIPVS(); err != nil {
+			errs = append(errs, err)
+		} else {
+			r.ipvs = found
+		}
 	}
 	for _, f := range families {
-		found, err := FindIptables(f)
+		found, err := FindIptables(s, f)
 		if err != nil {
 			errs = append(errs, err)
 		} else {
 			r.iptables = append(r.iptables, found)
 		}
-		legacy, err := FindLegacy(f)
+		legacy, err := FindLegacy(s, f)
 		errs = append(errs, err)
 		r.legacy = append(r.legacy, legacy...)
 	}
@@ -45,6 +47,9 @@ func (r *Remains) Removable() (out []Object) {
 	return append(out, r.ipvs.Objects()...)
 }
 
+// Legacy lists what is in the tables of iptables-legacy.
+func (r *Remains) Legacy() []Object { return r.legacy }
+
 // Kept lists what Remove leaves, and why.
 func (r *Remains) Kept() (out []Kept) {
 	for _, i := range r.iptables {
@@ -53,7 +58,7 @@ func (r *Remains) Kept() (out []Kept) {
 		}
 	}
 	for _, o := range r.legacy {
-		out = append(out, Kept{o, "only the program iptables-legacy can remove it: run kube-proxy --cleanup, or restart the node"})
+		out = append(out, Kept{o, "only the program iptables-legacy can remove it: run turnout cleanup where that is installed, or restart the node"})
 	}
 	for _, o := range r.ipvs.Kept() {
 		out = append(out, Kept{o, "it may be somebody else's; if it is a NodePort of kube-proxy's: ipvsadm --delete-service"})

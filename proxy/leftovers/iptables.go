@@ -27,9 +27,9 @@ type Iptables struct {
 
 type tableChain struct{ table, chain string }
 
-// FindIptables looks for leftovers. It reads the names of all chains, and the rules of those that are not kube-proxy's. It needs
+// FindIptables looks for what is in scope. It reads the names of all chains, and the rules of those that are not kube-proxy's. It needs
 // CAP_NET_ADMIN.
-func FindIptables(f proxy.Family) (*Iptables, error) {
+func FindIptables(s Scope, f proxy.Family) (*Iptables, error) {
 	c, err := lib.New()
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
@@ -43,7 +43,7 @@ func FindIptables(f proxy.Family) (*Iptables, error) {
 	for _, chain := range all {
 		switch {
 		case !slices.Contains(iptablesTables, chain.Table.Name):
-		case ownsChain(chain.Table.Name, chain.Name):
+		case s.owns(chain.Table.Name, chain.Name):
 			found.chains = append(found.chains, chain)
 			found.names[tableChain{chain.Table.Name, chain.Name}] = chain
 		default:

@@ -16,6 +16,8 @@ import (
 
 func TestMain(m *testing.M) { proxytest.Main(m) }
 
+var all = leftovers.Scope{Iptables: true, IPVS: true}
+
 // What kube-proxy makes in mode iptables, with a Service of two endpoints, a load balancer with source ranges, and what other programs make
 // beside it. Lines with an exclamation mark must be gone afterwards, all others must be left.
 const tables = `*nat
@@ -152,7 +154,7 @@ func each(t *testing.T, fn func(t *testing.T, f proxy.Family)) {
 
 func remove(t *testing.T, f proxy.Family) *leftovers.Iptables {
 	t.Helper()
-	found, err := leftovers.FindIptables(f)
+	found, err := leftovers.FindIptables(all, f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +279,7 @@ func TestKernelNothingThere(t *testing.T) {
 		if got := remove(t, f).Objects(); len(got) != 0 {
 			t.Errorf("found %v", got)
 		}
-		legacy, err := leftovers.FindLegacy(f)
+		legacy, err := leftovers.FindLegacy(all, f)
 		if len(legacy) != 0 || err != nil {
 			t.Errorf("legacy: %v, %v", legacy, err)
 		}
@@ -292,7 +294,7 @@ func TestKernelFindLegacy(t *testing.T) {
 	each(t, func(t *testing.T, f proxy.Family) {
 		load(t, "legacy", f, true, true)
 		before := save(t, "legacy", f)
-		found, err := leftovers.FindLegacy(f)
+		found, err := leftovers.FindLegacy(all, f)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,10 +17,10 @@ import (
 	"turnout/proxy"
 )
 
-// FindLegacy lists the chains of kube-proxy's in the tables of iptables-legacy, which are apart from those of nftables. They are only read
+// FindLegacy lists the chains in scope in the tables of iptables-legacy, which are apart from those of nftables. They are only read
 // here: the kernel takes such a table as a whole or not at all, and so to remove a chain is the business of the program iptables-legacy. It
 // needs CAP_NET_ADMIN.
-func FindLegacy(f proxy.Family) ([]Object, error) {
+func FindLegacy(s Scope, f proxy.Family) ([]Object, error) {
 	tables, err := legacyTables(f)
 	if err != nil || len(tables) == 0 {
 		return nil, err
@@ -41,7 +41,7 @@ func FindLegacy(f proxy.Family) ([]Object, error) {
 			return nil, fmt.Errorf("read table %s of iptables-legacy for %s: %w", table, f, err)
 		}
 		for _, name := range legacyChains(entries, f) {
-			if ownsChain(table, name) {
+			if s.owns(table, name) {
 				out = append(out, Object{Family: f, Kind: "chain", Table: table, Name: name, Legacy: true})
 			}
 		}
