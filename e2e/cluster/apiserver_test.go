@@ -129,7 +129,6 @@ type world struct {
 	rng      *rand.Rand
 	services map[string]*v1.Service
 	pods     map[string]map[string]bool // by Service, the hosts of its pods
-	made     int
 }
 
 // step makes one change.

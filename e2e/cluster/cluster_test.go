@@ -29,9 +29,10 @@ type cluster struct {
 	plane *plane.Plane
 	ctx   context.Context
 
-	// The last proxy that was started, and who it is to the API server.
-	proxy *plane.Process
-	user  string
+	// The last proxy that was started, who it is to the API server, and its files.
+	proxy              *plane.Process
+	user               string
+	kubeconfig, config string
 	// mayBeForbidden tells which requests of the proxy a test lets be refused; none if it is nil.
 	mayBeForbidden func(plane.Request) bool
 
@@ -150,11 +151,14 @@ func (c *cluster) launch(kubeconfig, user string) (*plane.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := c.plane.ProxyConfig("config.conf", kubeconfig, nil)
-	if err != nil {
-		return nil, err
+	// A configuration file that changes ends the proxy, so it is written only once.
+	if c.kubeconfig != kubeconfig {
+		if c.config, err = c.plane.ProxyConfig("config.conf", kubeconfig, nil); err != nil {
+			return nil, err
+		}
+		c.kubeconfig = kubeconfig
 	}
-	c.proxy, err = plane.Run(c.Node(), c.plane.Path("proxy.log"), path, "--config="+config, "--hostname-override="+c.Cluster.Node, "-v=2")
+	c.proxy, err = plane.Run(c.Node(), c.plane.Path("proxy.log"), path, "--config="+c.config, "--hostname-override="+c.Cluster.Node, "-v=2")
 	c.user = user
 	return c.proxy, err
 }

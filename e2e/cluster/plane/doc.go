@@ -14,7 +14,7 @@
 //
 // Programs on nodes reach the API server through Front, which tests can cut or shut, while Admin goes to the API server itself. So
 // objects can be changed while the proxy is cut off. The API server can also be stopped, killed and started again, certificates
-// and tokens be renewed and revoked, and Requests tells from the audit log what a user asked for and was refused.
+// and tokens be renewed, and Requests tells from the audit log what a user asked for and was refused.
 //
 // Everything is in network namespaces and in one folder, and ends with the test and the process.
 package plane

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"turnout/proxy/proxytest/lab"
@@ -107,8 +108,9 @@ func (f *Front) serve(l net.Listener, client net.Conn) {
 			done <- errors.Join(err, way[1].(*net.TCPConn).CloseWrite())
 		}()
 	}
+	// One side may have said all that it has to say; an error of either ends both.
 	if err := <-done; err == nil {
-		<-done
+		_ = <-done
 	}
 }
 
@@ -116,13 +118,11 @@ func (f *Front) serve(l net.Listener, client net.Conn) {
 func (f *Front) keep(l net.Listener, r *relay) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, open := range f.listeners {
-		if open == l {
-			f.conns[r] = struct{}{}
-			return true
-		}
+	if !slices.Contains(f.listeners, l) {
+		return false
 	}
-	return false
+	f.conns[r] = struct{}{}
+	return true
 }
 
 func (f *Front) forget(r *relay) {

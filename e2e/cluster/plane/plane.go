@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -155,13 +156,13 @@ func (p *Plane) Path(name string) string { return filepath.Join(p.dir, name) }
 
 // Logs returns the ends of the logs of all programs of the control plane.
 func (p *Plane) Logs() string {
-	text := ""
+	var text strings.Builder
 	for _, process := range []*Process{p.etcd, p.apiserver, p.controllers} {
 		if process != nil {
-			text += fmt.Sprintf("=== the end of the log of %s\n%s\n", process.name, process.Tail())
+			fmt.Fprintf(&text, "=== the end of the log of %s\n%s\n", process.name, process.Tail())
 		}
 	}
-	return text
+	return text.String()
 }
 
 // Close ends everything and removes the folder. It may be called more than once.

@@ -151,14 +151,10 @@ func rights(ctx context.Context, t *testing.T, p *Plane) {
 }
 
 func tokens(ctx context.Context, t *testing.T, p *Plane) {
-	make := func() {
-		t.Helper()
-		account := &v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "proxy"}}
-		if _, err := p.Admin.CoreV1().ServiceAccounts("kube-system").Create(ctx, account, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
+	account := &v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "proxy"}}
+	if _, err := p.Admin.CoreV1().ServiceAccounts("kube-system").Create(ctx, account, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
 	}
-	make()
 	binding := &rbac.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "proxy"},
 		RoleRef:  rbac.RoleRef{APIGroup: rbac.GroupName, Kind: "ClusterRole", Name: "system:node-proxier"},
 		Subjects: []rbac.Subject{{Kind: rbac.ServiceAccountKind, Namespace: "kube-system", Name: "proxy"}}}
@@ -169,26 +165,28 @@ func tokens(ctx context.Context, t *testing.T, p *Plane) {
 		_, err := client(t, p, kubeconfig).CoreV1().Services("").List(ctx, metav1.ListOptions{})
 		return err
 	}
-	old, err := p.TokenKubeconfig(ctx, "old", "kube-system", "proxy")
+	kubeconfig, err := p.TokenKubeconfig(ctx, "account", "kube-system", "proxy")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for err = list(old); err != nil && ctx.Err() == nil; err = list(old) {
+	for err = list(kubeconfig); err != nil && ctx.Err() == nil; err = list(kubeconfig) {
 		time.Sleep(10 * time.Millisecond) // the API server learns of the binding after its making
 	}
 	if err != nil {
 		t.Fatalf("list Services: %v", err)
 	}
-	if err := p.Admin.CoreV1().ServiceAccounts("kube-system").Delete(ctx, "proxy", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
+	if again, err := p.TokenKubeconfig(ctx, "account", "kube-system", "proxy"); err != nil || again != kubeconfig {
+		t.Fatalf("renewed: %s, %v; want %s", again, err, kubeconfig)
 	}
-	make()
-	renewed, err := p.TokenKubeconfig(ctx, "new", "kube-system", "proxy")
+	if err := list(kubeconfig); err != nil {
+		t.Errorf("with the new token: %v", err)
+	}
+	requests, err := p.Requests("system:serviceaccount:kube-system:proxy")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := list(renewed); err != nil {
-		t.Errorf("with the new token: %v", err)
+	if first, last := requests[0], requests[len(requests)-1]; first.Credential == last.Credential {
+		t.Errorf("the new token is the old one: %s", last.Credential)
 	}
 }
 
