@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests of e2e/cluster: bin/turnout, or $BINARY, on a node of a lab with a real Kubernetes control plane. Builds the control
-# plane first where it is missing. Arguments are passed to go test. The last line is always "N passed, N failed, N skipped"; the exit
-# status says the same.
+# plane first where it is missing. PKGS narrows the packages, arguments are passed to go test. The last line is always
+# "N passed, N failed, N skipped"; the exit status says the same.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/sbin:/sbin
@@ -11,4 +11,5 @@ hack/e2e-programs.sh || { echo "the control plane could not be built"; echo "0 p
 folder=$(realpath "${E2E_BIN:-bin/e2e}")
 
 # Most of the time is spent waiting, so more tests run at a time than there are cores.
-FORMAT=testname hack/gotestsum.sh e2e/cluster 0 -timeout 15m -parallel 6 "$@" ./plane . -args -binaries "$folder" -binary "$binary"
+read -ra packages <<<"${PKGS:-./plane .}"
+FORMAT=testname hack/gotestsum.sh e2e/cluster 0 -timeout 15m -parallel 6 "${packages[@]}" "$@" -args -binaries "$folder" -binary "$binary"
