@@ -117,6 +117,7 @@ func exported(t *testing.T) map[string][]string {
 		m.SyncQueued(f, testTime)
 		m.SyncSucceeded(f, testTime)
 	}
+	m.ConfigFileUsed()
 	families, err := legacyregistry.DefaultGatherer.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -249,5 +250,25 @@ func TestEveryAlertIsTested(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, silent); diff != "" {
 		t.Errorf("alerts that a test expects not to fire (-want +got)\n%s", diff)
+	}
+}
+
+// TestEveryAlertIsExplained checks that docs/troubleshoot.md has a section of its name for each alert, and none for another.
+func TestEveryAlertIsExplained(t *testing.T) {
+	page, err := os.ReadFile("../docs/troubleshoot.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, got := map[string]bool{}, map[string]bool{}
+	for what := range expressions(t) {
+		if name, ok := strings.CutPrefix(what, "alert "); ok {
+			want[name] = true
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?m)^### (Turnout\w+)$`).FindAllStringSubmatch(string(page), -1) {
+		got[m[1]] = true
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("sections (-want +got)\n%s", diff)
 	}
 }
