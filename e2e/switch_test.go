@@ -21,8 +21,8 @@ func TestSwitchModes(t *testing.T) {
 	c := newCluster(t)
 	c.serve(c.allPods()...)
 	c.set(c.stock("pod-1")...)
-	// Each ordered pair of modes once, but for iptables-legacy to nftables.
-	walk := []string{"nftables", "iptables-nft", "nftables", "iptables-legacy", "iptables-nft", "iptables-legacy"}
+	// Each ordered pair of modes once.
+	walk := []string{"nftables", "iptables-nft", "nftables", "iptables-legacy", "iptables-nft", "iptables-legacy", "nftables"}
 	p := c.startMode(walk[0])
 	s := c.open()
 	for i, mode := range walk[1:] {

@@ -37,8 +37,8 @@ func newCleanupCommand() *cobra.Command {
 		Use:   "cleanup",
 		Short: "Remove the rules of Turnout and of kube-proxy from this node",
 		Long: `Cleanup removes what Turnout and kube-proxy made in this node's kernel, and nothing else: rules of kubelet, CNI plugins and other
-programs stay as they are. It needs no configuration and no API server, and executes no program but those of iptables-legacy, and these only
-where there are rules of that. Each object is printed. The exit code is 1 if something is left. Stop the proxy first, or it puts back what is removed.`,
+programs stay as they are. It needs no configuration and no API server, and executes no program. Each object is printed. The exit code is 1 if
+something is left. Stop the proxy first, or it puts back what is removed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, ok := scopes[mode]
@@ -63,7 +63,7 @@ func cleanup(ctx context.Context, s scope, out io.Writer) error {
 		}
 	}
 	if s.others != (leftovers.Scope{}) {
-		errs = append(errs, cleanupOthers(ctx, s, out))
+		errs = append(errs, cleanupOthers(s, out))
 	}
 	return errors.Join(errs...)
 }
@@ -97,25 +97,24 @@ func printObject(out io.Writer, s scope, object string) {
 }
 
 // cleanupOthers removes what the other modes left.
-func cleanupOthers(ctx context.Context, s scope, out io.Writer) error {
+func cleanupOthers(s scope, out io.Writer) error {
 	found, err := leftovers.Find(s.others, proxy.Families[:]...)
 	errs := []error{err}
 	now, left := found, map[string]bool{}
 	if !s.dryRun {
-		errs = append(errs, found.Remove(), removeLegacy(ctx, found.Legacy()))
+		errs = append(errs, found.Remove())
 		now, err = leftovers.Find(s.others, proxy.Families[:]...)
 		errs = append(errs, err)
-		for _, o := range append(now.Removable(), now.Legacy()...) {
+		for _, o := range now.Removable() {
 			left[o.String()] = true
 		}
 	}
-	for _, o := range append(found.Removable(), found.Legacy()...) {
+	for _, o := range found.Removable() {
 		if !left[o.String()] {
 			printObject(out, s, o.String())
 		}
 	}
 	for _, k := range now.Kept() {
-		delete(left, k.Object.String())
 		left[k.String()] = true
 	}
 	for _, text := range slices.Sorted(maps.Keys(left)) {

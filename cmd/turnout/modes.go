@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -90,7 +88,7 @@ func otherVariant(ctx context.Context, f proxy.Family, used iptables.Variant) []
 	if used == iptables.NFT {
 		other = iptables.Legacy
 		found, err := leftovers.FindLegacy(leftovers.Scope{Iptables: true}, f)
-		there = err == nil && len(found) > 0
+		there = err == nil && len(found.Objects()) > 0
 	} else {
 		found, err := leftovers.FindIptables(leftovers.Scope{Iptables: true}, f)
 		there = err == nil && len(found.Objects()) > 0
@@ -165,24 +163,3 @@ func (d *daemon) watchTable(ctx context.Context, own []uint32) {
 }
 
 const watchRetry = 10 * time.Second
-
-// removeLegacy removes the chains of mode iptables from the tables of iptables-legacy, which only its programs can.
-func removeLegacy(ctx context.Context, found []leftovers.Object) error {
-	var errs []error
-	for _, f := range proxy.Families {
-		for _, o := range found {
-			if o.Family != f {
-				continue
-			}
-			b, err := iptables.Open(ctx, iptables.Options{Family: f, Variant: iptables.Legacy})
-			if err == nil {
-				err = b.Cleanup(ctx)
-			}
-			if err != nil {
-				errs = append(errs, fmt.Errorf("remove the chains of iptables-legacy for %s: %w", f, err))
-			}
-			break
-		}
-	}
-	return errors.Join(errs...)
-}

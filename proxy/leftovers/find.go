@@ -10,7 +10,7 @@ import (
 // Remains are what an earlier proxy of mode iptables or ipvs left on this node.
 type Remains struct {
 	iptables []*Iptables
-	legacy   []Object
+	legacy   []*Legacy
 	ipvs     *IPVS
 }
 
@@ -33,8 +33,11 @@ func Find(s Scope, families ...proxy.Family) (*Remains, error) {
 			r.iptables = append(r.iptables, found)
 		}
 		legacy, err := FindLegacy(s, f)
-		errs = append(errs, err)
-		r.legacy = append(r.legacy, legacy...)
+		if err != nil {
+			errs = append(errs, err)
+		} else {
+			r.legacy = append(r.legacy, legacy)
+		}
 	}
 	return r, errors.Join(errs...)
 }
@@ -44,11 +47,11 @@ func (r *Remains) Removable() (out []Object) {
 	for _, i := range r.iptables {
 		out = append(out, i.Objects()...)
 	}
+	for _, l := range r.legacy {
+		out = append(out, l.Objects()...)
+	}
 	return append(out, r.ipvs.Objects()...)
 }
-
-// Legacy lists what is in the tables of iptables-legacy.
-func (r *Remains) Legacy() []Object { return r.legacy }
 
 // Kept lists what Remove leaves, and why.
 func (r *Remains) Kept() (out []Kept) {
@@ -57,8 +60,10 @@ func (r *Remains) Kept() (out []Kept) {
 			out = append(out, Kept{o, "another program needs it"})
 		}
 	}
-	for _, o := range r.legacy {
-		out = append(out, Kept{o, "only the program iptables-legacy can remove it: run turnout cleanup where that is installed, or restart the node"})
+	for _, l := range r.legacy {
+		for _, o := range l.Kept() {
+			out = append(out, Kept{o, "another program needs it"})
+		}
 	}
 	for _, o := range r.ipvs.Kept() {
 		out = append(out, Kept{o, "it may be somebody else's; if it is a NodePort of kube-proxy's: ipvsadm --delete-service"})
@@ -79,6 +84,9 @@ func (r *Remains) Remove() error {
 	var errs []error
 	for _, i := range r.iptables {
 		errs = append(errs, i.Remove())
+	}
+	for _, l := range r.legacy {
+		errs = append(errs, l.Remove())
 	}
 	errs = append(errs, r.ipvs.Remove())
 	return errors.Join(errs...)

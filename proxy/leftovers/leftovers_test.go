@@ -279,9 +279,8 @@ func TestKernelNothingThere(t *testing.T) {
 		if got := remove(t, f).Objects(); len(got) != 0 {
 			t.Errorf("found %v", got)
 		}
-		legacy, err := leftovers.FindLegacy(all, f)
-		if len(legacy) != 0 || err != nil {
-			t.Errorf("legacy: %v, %v", legacy, err)
+		if found := findLegacy(t, f).Objects(); len(found) != 0 {
+			t.Errorf("legacy: %v", found)
 		}
 		if got := run(t, "", "nft", "list", "ruleset"); got != "" {
 			t.Errorf("there are rules now:\n%s", got)
@@ -289,41 +288,104 @@ func TestKernelNothingThere(t *testing.T) {
 	})
 }
 
-// The chains of iptables-legacy are found by the same names, which nftables does not know of.
-func TestKernelFindLegacy(t *testing.T) {
+// The chains of iptables-legacy are found and removed without its programs. Rules of others keep their counters.
+func TestKernelRemoveLegacy(t *testing.T) {
 	each(t, func(t *testing.T, f proxy.Family) {
-		load(t, "legacy", f, true, true)
-		before := save(t, "legacy", f)
-		found, err := leftovers.FindLegacy(all, f)
-		if err != nil {
+		run(t, "", program("legacy", f, ""), "-t", "filter", "-A", "OUTPUT", "-p", "tcp", "-j", "DROP", "-c", "7", "420")
+		load(t, "legacy", f, false, true)
+		want := save(t, "legacy", f)
+		proxytest.InNamespace(t, func() {
+			run(t, "", program("legacy", f, ""), "-t", "filter", "-A", "OUTPUT", "-p", "tcp", "-j", "DROP", "-c", "7", "420")
+			load(t, "legacy", f, true, true)
+			before := save(t, "legacy", f)
+			found := findLegacy(t, f)
+			var got, ours []string
+			for _, o := range found.Objects() {
+				got = append(got, o.Table+" "+o.Name)
+				if !o.Legacy || o.Family != f {
+					t.Errorf("%v is of %v, legacy %t", o, o.Family, o.Legacy)
+				}
+			}
+			table := ""
+			for line := range strings.Lines(tables) {
+				if name, ok := strings.CutPrefix(line, "*"); ok {
+					table = strings.TrimSpace(name)
+				}
+				if name, ok := strings.CutPrefix(line, "!:"); ok {
+					ours = append(ours, table+" "+strings.Fields(name)[0])
+				}
+			}
+			slices.Sort(got)
+			slices.Sort(ours)
+			if d := cmp.Diff(ours, got); d != "" {
+				t.Errorf("found: -want +got:\n%s", d)
+			}
+			if d := cmp.Diff(before, save(t, "legacy", f)); d != "" {
+				t.Errorf("looking changed the tables: -want +got:\n%s", d)
+			}
+			if found := remove(t, f).Objects(); len(found) != 0 {
+				t.Errorf("in the tables of nftables: %v", found)
+			}
+			if err := found.Remove(); err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(want, save(t, "legacy", f)); d != "" {
+				t.Errorf("after removal: -want +got:\n%s", d)
+			}
+			if counters := run(t, "", program("legacy", f, "-save"), "-c", "-t", "filter"); !strings.Contains(counters, "[7:420] -A OUTPUT -p tcp -j DROP") {
+				t.Errorf("the counters of another program's rule are gone:\n%s", counters)
+			}
+			if again := findLegacy(t, f); len(again.Objects()) != 0 {
+				t.Errorf("found again: %v", again.Objects())
+			}
+		})
+	})
+}
+
+func findLegacy(t *testing.T, f proxy.Family) *leftovers.Legacy {
+	t.Helper()
+	found, err := leftovers.FindLegacy(all, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// What another program's chain leads to stays, with all that it leads to; a rule without a target, too, though the one behind it goes.
+func TestKernelKeepLegacyThatOthersUse(t *testing.T) {
+	each(t, func(t *testing.T, f proxy.Family) {
+		run(t, `*nat
+:OTHER - [0:0]
+:KUBE-SERVICES - [0:0]
+:KUBE-NODEPORTS - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-POSTROUTING - [0:0]
+-A OUTPUT -p udp
+-A OUTPUT -j KUBE-SERVICES
+-A OUTPUT -p tcp
+-A OUTPUT -g OTHER
+-A KUBE-SERVICES -j KUBE-NODEPORTS
+-A KUBE-SERVICES -j KUBE-POSTROUTING
+-A KUBE-NODEPORTS -j KUBE-MARK-MASQ
+-A OTHER -p tcp -g KUBE-NODEPORTS
+COMMIT
+`, program("legacy", f, "-restore"))
+		found := findLegacy(t, f)
+		var kept []string
+		for _, o := range found.Kept() {
+			kept = append(kept, o.Name)
+		}
+		slices.Sort(kept)
+		if d := cmp.Diff([]string{"KUBE-MARK-MASQ", "KUBE-NODEPORTS"}, kept); d != "" {
+			t.Errorf("kept: -want +got:\n%s", d)
+		}
+		if err := found.Remove(); err != nil {
 			t.Fatal(err)
 		}
-		var got, want []string
-		for _, o := range found {
-			got = append(got, o.Table+" "+o.Name)
-			if !o.Legacy || o.Family != f {
-				t.Errorf("%v is of %v, legacy %t", o, o.Family, o.Legacy)
-			}
-		}
-		table := ""
-		for line := range strings.Lines(tables) {
-			if name, ok := strings.CutPrefix(line, "*"); ok {
-				table = strings.TrimSpace(name)
-			}
-			if name, ok := strings.CutPrefix(line, "!:"); ok {
-				want = append(want, table+" "+strings.Fields(name)[0])
-			}
-		}
-		slices.Sort(got)
-		slices.Sort(want)
-		if d := cmp.Diff(want, got); d != "" {
+		want := []string{"*nat", "-A KUBE-NODEPORTS -j KUBE-MARK-MASQ", "-A OTHER -p tcp -g KUBE-NODEPORTS", "-A OUTPUT -g OTHER", "-A OUTPUT -p tcp", "-A OUTPUT -p udp",
+			":INPUT ACCEPT", ":KUBE-MARK-MASQ -", ":KUBE-NODEPORTS -", ":OTHER -", ":OUTPUT ACCEPT", ":POSTROUTING ACCEPT", ":PREROUTING ACCEPT", "COMMIT"}
+		if d := cmp.Diff(want, save(t, "legacy", f)); d != "" {
 			t.Errorf("-want +got:\n%s", d)
-		}
-		if d := cmp.Diff(before, save(t, "legacy", f)); d != "" {
-			t.Errorf("looking changed the tables: -want +got:\n%s", d)
-		}
-		if found := remove(t, f).Objects(); len(found) != 0 {
-			t.Errorf("in the tables of nftables: %v", found)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -17,36 +18,123 @@ import (
 	"turnout/proxy"
 )
 
-// FindLegacy lists the chains in scope in the tables of iptables-legacy, which are apart from those of nftables. They are only read
-// here: the kernel takes such a table as a whole or not at all, and so to remove a chain is the business of the program iptables-legacy. It
-// needs CAP_NET_ADMIN.
-func FindLegacy(s Scope, f proxy.Family) ([]Object, error) {
+// Legacy is what kube-proxy left in one family's tables of iptables-legacy, which are apart from those of nftables. They are read and written
+// as the program iptables-legacy does it, so that it is not needed.
+type Legacy struct {
+	family proxy.Family
+	scope  Scope
+	tables []string // that have something of kube-proxy's
+	gone   []Object
+	kept   []Object
+}
+
+// FindLegacy looks for what is in scope. It needs CAP_NET_ADMIN.
+func FindLegacy(s Scope, f proxy.Family) (*Legacy, error) {
+	l := &Legacy{family: f, scope: s}
 	tables, err := legacyTables(f)
-	if err != nil || len(tables) == 0 {
+	if err != nil {
 		return nil, err
 	}
-	domain := unix.AF_INET
-	if f == proxy.IPv6 {
-		domain = unix.AF_INET6
-	}
-	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open a socket for %s: %w", f, err)
-	}
-	defer unix.Close(fd)
-	var out []Object
-	for _, table := range tables {
-		entries, err := readLegacy(fd, f, table)
-		if err != nil {
-			return nil, fmt.Errorf("read table %s of iptables-legacy for %s: %w", table, f, err)
-		}
-		for _, name := range legacyChains(entries, f) {
-			if s.owns(table, name) {
-				out = append(out, Object{Family: f, Kind: "chain", Table: table, Name: name, Legacy: true})
+	for _, name := range tables {
+		err := withSocket(f, func(fd int) error {
+			t, err := readTable(fd, f, name)
+			if err == nil {
+				err = l.look(t)
 			}
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read table %s of iptables-legacy for %s: %w", name, f, err)
 		}
 	}
-	return out, nil
+	return l, nil
+}
+
+// look notes what of a table is in scope.
+func (l *Legacy) look(t *xtable) error {
+	entries, err := t.parse()
+	if err != nil {
+		return err
+	}
+	_, _, gone, err := t.without(func(chain string) bool { return l.scope.owns(t.name, chain) })
+	if err != nil {
+		return err
+	}
+	for _, name := range chains(entries) {
+		o := Object{Family: l.family, Kind: "chain", Table: t.name, Name: name, Legacy: true}
+		switch {
+		case slices.Contains(gone, name):
+			l.gone = append(l.gone, o)
+		case l.scope.owns(t.name, name):
+			l.kept = append(l.kept, o)
+		}
+	}
+	if len(gone) > 0 {
+		l.tables = append(l.tables, t.name)
+	}
+	return nil
+}
+
+// Objects lists the chains that Remove removes, with the rules that lead to them.
+func (l *Legacy) Objects() []Object { return l.gone }
+
+// Kept lists the chains that stay because another program's chains lead to them.
+func (l *Legacy) Kept() []Object { return l.kept }
+
+// Remove removes what was found. Each table is replaced in one step, in which other programs' rules keep their bytes and their counters; limits
+// and the like begin anew, as with every change by iptables-legacy. If other programs change the table meanwhile, it is tried again.
+func (l *Legacy) Remove() error {
+	if len(l.tables) == 0 {
+		return nil
+	}
+	unlock := lockXtables()
+	defer unlock()
+	var errs []error
+	if unsafe.Sizeof(uintptr(0)) != 8 {
+		return fmt.Errorf("the tables of iptables-legacy for %s: can be written on machines of 64 bits only; remove the chains with the program iptables-legacy", l.family)
+	}
+	for _, name := range l.tables {
+		err := withSocket(l.family, func(fd int) error { return l.removeFrom(fd, name) })
+		if err != nil {
+			errs = append(errs, fmt.Errorf("write table %s of iptables-legacy for %s: %w", name, l.family, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Legacy) removeFrom(fd int, name string) error {
+	for attempt := 0; ; attempt++ {
+		t, err := readTable(fd, l.family, name)
+		if err != nil {
+			return err
+		}
+		next, kept, _, err := t.without(func(chain string) bool { return l.scope.owns(name, chain) })
+		if err != nil {
+			return err
+		}
+		if err = replaceTable(fd, next, kept); !errors.Is(err, unix.EAGAIN) || attempt == attempts {
+			return err
+		}
+	}
+}
+
+// attempts is how often a table is read again that others change meanwhile.
+const attempts = 5
+
+// lockXtables takes the lock that all programs of iptables-legacy hold while they change a table, and gives up after a second: the kernel
+// itself refuses what was made for another table.
+func lockXtables() (unlock func()) {
+	file, err := os.OpenFile("/run/xtables.lock", os.O_RDONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return func() {}
+	}
+	for range 50 {
+		if unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return func() { file.Close() }
 }
 
 // legacyTables lists those tables of the namespace that kube-proxy may have written to. One that was never used is not there, and asking for
@@ -67,35 +155,54 @@ func legacyTables(f proxy.Family) ([]string, error) {
 	return slices.DeleteFunc(names, func(n string) bool { return !slices.Contains(iptablesTables, n) }), nil
 }
 
-// Lengths and places in what the kernel tells (include/uapi/linux/netfilter/x_tables.h, netfilter_ipv4/ip_tables.h, netfilter_ipv6/ip6_tables.h).
+// Lengths and places in what the kernel takes and gives (include/uapi/linux/netfilter/x_tables.h, netfilter_ipv4/ip_tables.h,
+// netfilter_ipv6/ip6_tables.h). Numbers of the options are the same for IPv6.
 const (
-	getInfo, getEntries = 64, 65 // IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES, the same for IPv6
-	tableNameLen        = 32     // XT_TABLE_MAXNAMELEN
-	infoLen             = 84     // struct ipt_getinfo, whose last field is the size of the entries
-	entriesAt           = 40     // struct ipt_get_entries: name, size, then the entries, aligned to 8
-	targetHeader        = 32     // struct xt_entry_target: u16 size, char name[29], u8 revision
-	errorTarget         = "ERROR"
+	getInfo, getEntries     = 64, 65 // IPT_SO_GET_INFO, IPT_SO_GET_ENTRIES
+	setReplace, addCounters = 64, 65 // IPT_SO_SET_REPLACE, IPT_SO_SET_ADD_COUNTERS
+	tableNameLen            = 32     // XT_TABLE_MAXNAMELEN
+	infoLen                 = 84     // struct ipt_getinfo: name, hooks, 5 entries, 5 underflows, number, size
+	entriesAt               = 40     // struct ipt_get_entries: name, size, then the entries, aligned to 8
+	countersAt              = 40     // struct xt_counters_info: name, number, then the counters, aligned to 8
+	counterLen              = 16     // struct xt_counters
+	targetHeader            = 32     // struct xt_entry_target: u16 size, char name[29], u8 revision
+	errorTarget             = "ERROR"
 )
 
-// readLegacy returns the entries of a table as the kernel keeps them.
-func readLegacy(fd int, f proxy.Family, table string) ([]byte, error) {
-	level := unix.SOL_IP
+func withSocket(f proxy.Family, fn func(fd int) error) error {
+	domain := unix.AF_INET
 	if f == proxy.IPv6 {
-		level = unix.SOL_IPV6
+		domain = unix.AF_INET6
 	}
-	for range 5 { // another process may make the table longer in between
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open a socket: %w", err)
+	}
+	defer unix.Close(fd)
+	return fn(fd)
+}
+
+// readTable reads a table.
+func readTable(fd int, f proxy.Family, name string) (*xtable, error) {
+	for range attempts { // another process may make the table longer in between
 		info := make([]byte, infoLen)
-		copy(info[:tableNameLen-1], table)
-		if err := getsockopt(fd, level, getInfo, info); err != nil {
+		copy(info[:tableNameLen-1], name)
+		if err := sockopt(unix.SYS_GETSOCKOPT, fd, f, getInfo, info); err != nil {
 			return nil, err
 		}
-		size := binary.NativeEndian.Uint32(info[infoLen-4:])
+		word := func(i int) uint32 { return binary.NativeEndian.Uint32(info[tableNameLen+4*i:]) }
+		t := &xtable{name: name, family: f, hooks: word(0), number: word(11)}
+		for h := range t.entry {
+			t.entry[h], t.end[h] = word(1+h), word(6+h)
+		}
+		size := word(12)
 		entries := make([]byte, entriesAt+size)
-		copy(entries[:tableNameLen-1], table)
+		copy(entries[:tableNameLen-1], name)
 		binary.NativeEndian.PutUint32(entries[tableNameLen:], size)
-		err := getsockopt(fd, level, getEntries, entries)
+		err := sockopt(unix.SYS_GETSOCKOPT, fd, f, getEntries, entries)
 		if err == nil {
-			return entries[entriesAt:], nil
+			t.blob = entries[entriesAt:]
+			return t, nil
 		}
 		if !errors.Is(err, unix.EAGAIN) {
 			return nil, err
@@ -104,38 +211,52 @@ func readLegacy(fd int, f proxy.Family, table string) ([]byte, error) {
 	return nil, unix.EAGAIN
 }
 
-// getsockopt has the kernel fill b, parts of which it reads.
-func getsockopt(fd, level, option int, b []byte) error {
+// replaceTable puts a table in the place of the one that it was made of, and gives the entries that were kept their counters back. The
+// kernel refuses it with EAGAIN if the table has another number of entries by now.
+func replaceTable(fd int, t *xtable, kept []bool) error {
+	counters := make([]byte, counterLen*len(kept))
+	b := make([]byte, tableNameLen, tableNameLen+64+len(t.blob))
+	copy(b[:tableNameLen-1], t.name)
+	words := append([]uint32{t.hooks, t.number, uint32(len(t.blob))}, t.entry[:]...)
+	for _, w := range append(append(words, t.end[:]...), uint32(len(kept))) {
+		b = binary.NativeEndian.AppendUint32(b, w)
+	}
+	// A pointer, aligned as it is there already on all machines with pointers of 8 bytes.
+	b = binary.NativeEndian.AppendUint64(b, uint64(uintptr(unsafe.Pointer(&counters[0]))))
+	b = append(b, t.blob...)
+	err := sockopt(unix.SYS_SETSOCKOPT, fd, t.family, setReplace, b)
+	runtime.KeepAlive(counters)
+	if err != nil {
+		return err
+	}
+	add := make([]byte, countersAt, countersAt+counterLen*int(t.number))
+	copy(add[:tableNameLen-1], t.name)
+	binary.NativeEndian.PutUint32(add[tableNameLen:], t.number)
+	for i, k := range kept {
+		if k {
+			add = append(add, counters[counterLen*i:counterLen*(i+1)]...)
+		}
+	}
+	return sockopt(unix.SYS_SETSOCKOPT, fd, t.family, addCounters, add)
+}
+
+// sockopt has the kernel read or write b.
+func sockopt(call uintptr, fd int, f proxy.Family, option int, b []byte) error {
+	level := unix.SOL_IP
+	if f == proxy.IPv6 {
+		level = unix.SOL_IPV6
+	}
 	n := uint32(len(b))
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option), uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&n)), 0)
+	last := uintptr(n)
+	if call == unix.SYS_GETSOCKOPT {
+		last = uintptr(unsafe.Pointer(&n))
+	}
+	_, _, errno := unix.Syscall6(call, uintptr(fd), uintptr(level), uintptr(option), uintptr(unsafe.Pointer(&b[0])), last, 0)
 	runtime.KeepAlive(b)
 	if errno != 0 {
 		return errno
 	}
 	return nil
-}
-
-// legacyChains lists the chains of a table that are at no hook: each begins with an entry whose target is ERROR and has the chain's name.
-func legacyChains(entries []byte, f proxy.Family) (out []string) {
-	// struct ipt_entry and ip6t_entry: where the offsets of the target and of the next entry stand, as two u16.
-	at := 88
-	if f == proxy.IPv6 {
-		at = 140
-	}
-	for len(entries) >= at+4 {
-		target, next := int(binary.NativeEndian.Uint16(entries[at:])), int(binary.NativeEndian.Uint16(entries[at+2:]))
-		if next <= target || next > len(entries) {
-			return out
-		}
-		t := entries[target:next]
-		if len(t) > targetHeader && text(t[2:targetHeader-1]) == errorTarget {
-			if name := text(t[targetHeader:]); name != errorTarget { // which is the end of the table
-				out = append(out, name)
-			}
-		}
-		entries = entries[next:]
-	}
-	return out
 }
 
 // text is a string that a zero ends.

@@ -1,0 +1,166 @@
+package leftovers
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"turnout/proxy"
+)
+
+// An xtable is a table of iptables-legacy as the kernel takes and gives it: one blob for all programs that have rules in it (struct ipt_replace
+// and ip6t_replace). Its entries lead to each other by their place in the blob, so to take some out means to write all of it anew.
+type xtable struct {
+	name       string
+	family     proxy.Family
+	hooks      uint32 // bits of those that the table is at
+	entry, end [5]uint32
+	number     uint32 // of entries
+	blob       []byte
+}
+
+// An xentry is one rule, the head of a chain, or the end of the table.
+type xentry struct {
+	at      int    // in the blob
+	bytes   []byte // part of the blob
+	target  int    // where the target begins in bytes
+	chain   string // the chain that it begins; "" if none
+	in      string // the chain that it is in; "" for chains of the kernel itself
+	verdict int    // place of the entry that it leads to; -1 if to none
+}
+
+var errBlob = errors.New("the table is not laid out as expected")
+
+// parse splits the blob.
+func (t *xtable) parse() ([]xentry, error) {
+	// struct ipt_entry and ip6t_entry: where the offsets of the target and of the next entry stand, as two u16.
+	at := 88
+	if t.family == proxy.IPv6 {
+		at = 140
+	}
+	var out []xentry
+	chain := ""
+	for place := 0; place < len(t.blob); {
+		b := t.blob[place:]
+		if len(b) < at+4 {
+			return nil, errBlob
+		}
+		target, next := int(binary.NativeEndian.Uint16(b[at:])), int(binary.NativeEndian.Uint16(b[at+2:]))
+		if next > len(b) || target+targetHeader+4 > next {
+			return nil, errBlob
+		}
+		e := xentry{at: place, bytes: b[:next], target: target, verdict: -1}
+		switch text(b[target+2 : target+targetHeader-1]) {
+		case errorTarget:
+			if e.chain = text(b[target+targetHeader : next]); e.chain == errorTarget {
+				e.chain, chain = "", "" // the end of the table
+			} else {
+				chain = e.chain
+			}
+		case "": // the kernel's own: a verdict, or a place to go on
+			e.verdict = int(int32(binary.NativeEndian.Uint32(b[target+targetHeader:])))
+		}
+		e.in = chain
+		out = append(out, e)
+		place += next
+	}
+	return out, nil
+}
+
+// chains lists the chains that programs made.
+func chains(entries []xentry) (out []string) {
+	for _, e := range entries {
+		if e.chain != "" {
+			out = append(out, e.chain)
+		}
+	}
+	return out
+}
+
+// without returns the table without these chains and the rules in the kernel's own chains that lead to them, and which of its entries are in
+// what it returns. A chain that another program's chain leads to is kept, with all that it leads to itself.
+func (t *xtable) without(owned func(chain string) bool) (out *xtable, kept []bool, gone []string, err error) {
+	entries, err := t.parse()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	drop := droppable(entries, owned)
+	kept = make([]bool, len(entries))
+	places := make(map[int]int, len(entries)+1) // from old to new; what is dropped is the next that is not
+	size := 0
+	for i, e := range entries {
+		places[e.at] = size
+		kept[i] = !drop[e.in] && (e.in != "" || !drop[leadsTo(entries, e)])
+		if kept[i] {
+			size += len(e.bytes)
+		} else if e.chain != "" {
+			gone = append(gone, e.chain)
+		}
+	}
+	out = &xtable{name: t.name, family: t.family, hooks: t.hooks, blob: make([]byte, 0, size)}
+	for i, e := range entries {
+		if !kept[i] {
+			continue
+		}
+		at := len(out.blob)
+		out.blob = append(out.blob, e.bytes...)
+		out.number++
+		if e.verdict >= 0 {
+			to, ok := places[e.verdict]
+			if !ok {
+				return nil, nil, nil, fmt.Errorf("%w: a rule leads to %d, where no rule begins", errBlob, e.verdict)
+			}
+			binary.NativeEndian.PutUint32(out.blob[at+e.target+targetHeader:], uint32(to))
+		}
+	}
+	for h := range t.entry {
+		if t.hooks&(1<<h) != 0 {
+			out.entry[h], out.end[h] = uint32(places[int(t.entry[h])]), uint32(places[int(t.end[h])])
+		}
+	}
+	return out, kept, gone, nil
+}
+
+// leadsTo is the chain that a rule leads to; "" if none. A rule without a target leads to the next one.
+func leadsTo(entries []xentry, e xentry) string {
+	if e.verdict < 0 || e.verdict == e.at+len(e.bytes) {
+		return ""
+	}
+	// A jump leads to the first rule behind the head.
+	i, ok := slices.BinarySearchFunc(entries, e.verdict, func(x xentry, place int) int { return x.at - place })
+	if !ok {
+		return ""
+	}
+	return entries[i].in
+}
+
+// droppable tells of each chain whether it can be taken out.
+func droppable(entries []xentry, owned func(string) bool) map[string]bool {
+	drop, uses := map[string]bool{}, map[string][]string{}
+	for _, e := range entries {
+		if e.chain != "" && owned(e.chain) {
+			drop[e.chain] = true
+		}
+		if to := leadsTo(entries, e); to != "" && e.in != "" {
+			uses[e.in] = append(uses[e.in], to)
+		}
+	}
+	var keep func(chain string)
+	keep = func(chain string) {
+		if drop[chain] {
+			delete(drop, chain)
+			for _, to := range uses[chain] {
+				keep(to)
+			}
+		}
+	}
+	for from, list := range uses {
+		if !owned(from) {
+			for _, to := range list {
+				keep(to)
+			}
+		}
+	}
+	return drop
+}
