@@ -5,13 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
-	"time"
 
 	"turnout/proxy"
 	"turnout/proxy/proxytest"
 )
-
-// The benchmarks in this file measure Apply, with the programs and the kernel. As programs make up nearly all of it, BenchmarkRender measures the rest.
 
 var benchSizes = []int{100, 1000, 10000}
 
@@ -39,71 +36,51 @@ func benchState(services int) *proxy.State {
 	return s
 }
 
-func eachSize(b *testing.B, fn func(b *testing.B, backend *Backend, s *proxy.State)) {
-	for _, v := range variants {
-		for _, n := range benchSizes {
-			b.Run(fmt.Sprintf("%s/services=%d", v, n), func(b *testing.B) {
-				proxytest.InNamespace(b, func() {
-					backend, err := New(context.Background(), Options{Family: proxy.IPv4, Variant: v})
-					if err != nil {
-						b.Skip(err)
-					}
-					fn(b, backend, benchState(n))
-				})
-			})
-		}
-	}
-}
-
 func benchApply(b *testing.B, backend *Backend, s *proxy.State) {
 	if r, err := backend.Apply(context.Background(), s); err != nil || len(r.Rejected) > 0 {
 		b.Fatalf("%+v, %v", r, err)
 	}
 }
 
-// BenchmarkFullSync writes everything, on what is there already.
-func BenchmarkFullSync(b *testing.B) {
-	eachSize(b, func(b *testing.B, backend *Backend, s *proxy.State) {
-		start := time.Now()
-		benchApply(b, backend, s)
-		b.ReportMetric(float64(time.Since(start).Milliseconds()), "first-ms")
+// BenchmarkSync measures, on a node that has everything: to write it all anew, to add an endpoint to a Service or take it away, to add a Service with 5 endpoints
+// or take it away, and to look whether all is there after somebody else has changed something.
+func BenchmarkSync(b *testing.B) {
+	for _, v := range variants {
+		for _, n := range benchSizes {
+			b.Run(fmt.Sprintf("%s/services=%d", v, n), func(b *testing.B) {
+				proxytest.InNamespace(b, func() { benchSync(b, v, benchState(n)) })
+			})
+		}
+	}
+}
+
+func benchSync(b *testing.B, v Variant, s *proxy.State) {
+	backend, err := New(context.Background(), Options{Family: proxy.IPv4, Variant: v})
+	if err != nil {
+		b.Skip(err)
+	}
+	benchApply(b, backend, s)
+	inTurn := func(versions ...*proxy.State) func(*testing.B) {
+		return func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				benchApply(b, backend, versions[i%len(versions)])
+			}
+		}
+	}
+	with := func(service *proxy.Service) *proxy.State {
+		next := *s
+		next.Services = s.Services.Set(service.Name, service)
+		return &next
+	}
+	b.Run("full", func(b *testing.B) {
 		for b.Loop() {
 			backend.Forget()
 			benchApply(b, backend, s)
 		}
 	})
-}
-
-// BenchmarkEndpointChange adds an endpoint to a Service, and takes it away again.
-func BenchmarkEndpointChange(b *testing.B) {
-	eachSize(b, func(b *testing.B, backend *Backend, s *proxy.State) {
-		benchApply(b, backend, s)
-		versions := [2]*proxy.Service{benchService(50, 6), benchService(50, 5)}
-		for i := 0; b.Loop(); i++ {
-			next := *s
-			next.Services = s.Services.Set(versions[0].Name, versions[i%2])
-			benchApply(b, backend, &next)
-		}
-	})
-}
-
-// BenchmarkServiceChange adds a Service with 5 endpoints, and takes it away again.
-func BenchmarkServiceChange(b *testing.B) {
-	eachSize(b, func(b *testing.B, backend *Backend, s *proxy.State) {
-		benchApply(b, backend, s)
-		service := benchService(1<<20, 5)
-		with := *s
-		with.Services = s.Services.Set(service.Name, service)
-		for i := 0; b.Loop(); i++ {
-			benchApply(b, backend, []*proxy.State{&with, s}[i%2])
-		}
-	})
-}
-
-// BenchmarkCheck looks for what was written; somebody has changed another table in between.
-func BenchmarkCheck(b *testing.B) {
-	eachSize(b, func(b *testing.B, backend *Backend, s *proxy.State) {
-		benchApply(b, backend, s)
+	b.Run("endpoint", inTurn(with(benchService(50, 6)), s))
+	b.Run("service", inTurn(with(benchService(1<<20, 5)), s))
+	b.Run("check", func(b *testing.B) {
 		for b.Loop() {
 			if k, ok := backend.kernel.(*nftKernel); ok {
 				k.generation = 0

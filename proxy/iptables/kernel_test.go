@@ -248,3 +248,70 @@ func TestKernelCanceled(t *testing.T) {
 		}
 	})
 }
+
+// Kube-proxy's cleanup finds all that it knows: it deletes the jumps by their text, and then empties and deletes the chains that it has names for, each table in
+// one step.
+func TestKernelKubeProxyCleansUp(t *testing.T) {
+	inKernel(t, func(t *testing.T, o Options) {
+		before := saved(t, o)
+		b := newKernelBackend(t, o)
+		mustApply(t, b, proxytest.RandomState(rand.New(rand.NewPCG(10, uint64(o.Family))), o.Family, 10))
+		found, err := b.kernel.look(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, command := range []string{
+			"-t nat -D PREROUTING -m comment --comment 'kubernetes service portals' -j KUBE-SERVICES",
+			"-t nat -D OUTPUT -m comment --comment 'kubernetes service portals' -j KUBE-SERVICES",
+			"-t nat -D POSTROUTING -m comment --comment 'kubernetes postrouting rules' -j KUBE-POSTROUTING",
+			"-D INPUT -m conntrack --ctstate NEW -m comment --comment 'kubernetes externally-visible service portals' -j KUBE-EXTERNAL-SERVICES",
+			"-D FORWARD -m conntrack --ctstate NEW -m comment --comment 'kubernetes externally-visible service portals' -j KUBE-EXTERNAL-SERVICES",
+			"-D INPUT -m comment --comment 'kubernetes health check service ports' -j KUBE-NODEPORTS",
+			"-D FORWARD -m conntrack --ctstate NEW -m comment --comment 'kubernetes service portals' -j KUBE-SERVICES",
+			"-D OUTPUT -m conntrack --ctstate NEW -m comment --comment 'kubernetes service portals' -j KUBE-SERVICES",
+			"-D FORWARD -m comment --comment 'kubernetes forwarding rules' -j KUBE-FORWARD",
+			"-D INPUT -m conntrack --ctstate NEW -m comment --comment 'kubernetes load balancer firewall' -j KUBE-PROXY-FIREWALL",
+			"-D OUTPUT -m conntrack --ctstate NEW -m comment --comment 'kubernetes load balancer firewall' -j KUBE-PROXY-FIREWALL",
+			"-D FORWARD -m conntrack --ctstate NEW -m comment --comment 'kubernetes load balancer firewall' -j KUBE-PROXY-FIREWALL",
+		} {
+			shell(t, o, command)
+		}
+		for _, table := range tables {
+			s := &script{}
+			x := s.section(table)
+			for _, name := range found.chains[table] {
+				if name != clusterIPsChain && name != rejectChain {
+					x.drop(name, nil)
+				}
+			}
+			text, _ := s.text()
+			if err := b.kernel.restore(t.Context(), text); err != nil {
+				t.Errorf("table %s: %v", table, err)
+			}
+		}
+		left := slices.DeleteFunc(saved(t, o), func(l string) bool {
+			return slices.Contains(before, l) || strings.Contains(l, clusterIPsChain) || strings.Contains(l, rejectChain)
+		})
+		left = slices.DeleteFunc(left, func(l string) bool { // tables that were made, as they are when they are new
+			return !strings.Contains(l, "KUBE-")
+		})
+		if len(left) > 0 {
+			t.Errorf("left over: %q", left)
+		}
+		if err := b.Cleanup(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if text := strings.Join(saved(t, o), "\n"); strings.Contains(text, "KUBE-") {
+			t.Errorf("after our own cleanup:\n%s", text)
+		}
+	})
+}
+
+// shell runs the program with arguments that need quoting.
+func shell(t *testing.T, o Options, arguments string) {
+	t.Helper()
+	name := in(o.Family, "iptables-", "ip6tables-") + string(o.Variant)
+	if out, err := exec.Command("sh", "-c", name+" "+arguments).CombinedOutput(); err != nil {
+		t.Errorf("%s %s: %v\n%s", name, arguments, err, out)
+	}
+}

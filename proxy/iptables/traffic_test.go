@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"errors"
 	"flag"
 	"math/rand/v2"
 	"testing"
@@ -82,25 +83,32 @@ func TestTraffic(t *testing.T) {
 	eachVariant(t, func(t *testing.T, o Options) {
 		t.Parallel()
 		n := newNode(t, o)
-		if err := n.ServeEndpoints(); err != nil {
+		// What leaves the node untranslated is answered outside, so that it can be told from what is dropped.
+		if err := errors.Join(n.ServeEndpoints(), n.CatchStrays(80, 443, 53)); err != nil {
 			t.Fatal(err)
 		}
 		rng := rand.New(rand.NewPCG(first, uint64(o.Family)))
 		state := proxytest.RandomState(rng, o.Family, 25)
-		for step := range *steps {
-			report := n.apply(state)
-			all := proxytest.Packets(state, n.Cluster)
-			rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-			some := all[:min(len(all), *packets)]
-			errs := n.Verify(state, some)
-			t.Logf("step %d: %d operations, full: %t, %d of %d packets, %d disagree", step, report.Operations, report.Full, len(some), len(all), len(errs))
-			for _, err := range errs[:min(len(errs), 8)] {
-				t.Error(err)
-			}
+		for range *steps {
+			n.follows(state, rng)
 			if t.Failed() {
 				return
 			}
 			state = proxytest.Mutate(rng, state, 8)
 		}
 	})
+}
+
+// follows applies a State and sends some of its packets.
+func (n *node) follows(s *proxy.State, rng *rand.Rand) {
+	n.t.Helper()
+	report := n.apply(s)
+	all := proxytest.Packets(s, n.Cluster)
+	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	some := all[:min(len(all), *packets)]
+	errs := n.Verify(s, some)
+	n.t.Logf("%d operations, full: %t, %d of %d packets, %d disagree", report.Operations, report.Full, len(some), len(all), len(errs))
+	for _, err := range errs[:min(len(errs), 8)] {
+		n.t.Error(err)
+	}
 }
