@@ -22,6 +22,7 @@ test: ## go vet, then every test under the race detector (ARGS: more go test fla
 
 lint: ## golangci-lint, with the import walls and size limits of .golangci.yml
 	CGO_ENABLED=0 go tool -modfile=hack/tools/go.mod golangci-lint run $(or $(ARGS),./...)
+	$(if $(ARGS),,cd e2e/cluster && CGO_ENABLED=0 $$(cd ../.. && CGO_ENABLED=0 go tool -modfile=hack/tools/go.mod -n golangci-lint) run)
 
 .PHONY: e2e
 e2e: build ## run bin/turnout on a node of a cluster with a real control plane (ARGS: more go test flags); the first time builds that

@@ -2,7 +2,6 @@ package plane
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -101,16 +100,15 @@ func (f *Front) serve(l net.Listener, client net.Conn) {
 		return
 	}
 	defer f.forget(r)
-	done := make(chan error, 2)
+	whole := make(chan bool, 2) // whether one side said all that it had to say, so that the other one may go on
 	for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
 		go func() {
 			_, err := io.Copy(way[1], way[0])
-			done <- errors.Join(err, way[1].(*net.TCPConn).CloseWrite())
+			whole <- err == nil && way[1].(*net.TCPConn).CloseWrite() == nil
 		}()
 	}
-	// One side may have said all that it has to say; an error of either ends both.
-	if err := <-done; err == nil {
-		_ = <-done
+	if <-whole {
+		<-whole
 	}
 }
 
