@@ -42,9 +42,10 @@ func (g *Gate) Close() error { return g.kernel.socket.close() }
 // Forget drops what is believed of the kernel: the next Admit replaces the whole table in one step.
 func (g *Gate) Forget() { g.table, g.late = nil, transaction{} }
 
-// Admit makes the table follow a State, but for what Retire deletes. operations counts what was written. The kernel has either done all of it
+// Admit makes the table follow a State, but for what Retire deletes. own tells of a Service's address whether the node has it anyway: at those, ports
+// that the Service does not have stay the node's. It is asked once for each address until Forget. operations counts what was written. The kernel has either done all of it
 // or nothing. rejected names Services that the kernel refuses, with err nil: call it again with a State that has none of them.
-func (g *Gate) Admit(s *proxy.State) (operations int, rejected []proxy.Rejection, err error) {
+func (g *Gate) Admit(s *proxy.State, own func(netip.Addr) bool) (operations int, rejected []proxy.Rejection, err error) {
 	if g.table != nil {
 		tx := &transaction{}
 		if g.table.update(tx, s) {
@@ -57,7 +58,7 @@ func (g *Gate) Admit(s *proxy.State) (operations int, rejected []proxy.Rejection
 	}
 	defer func() { g.kernel.encoder.apart = false }()
 	for range 2 {
-		g.table = newGateTable(s)
+		g.table = newGateTable(s, own)
 		tx := g.table.build()
 		if err = g.commit(tx); err == nil {
 			return tx.operations(), nil, nil
@@ -91,28 +92,28 @@ func (g *Gate) Cleanup() error {
 	return nil
 }
 
-// NodePorts returns the NodePorts that the table in the kernel knows, and the node's addresses that serve them; none if there is no table.
-// It is the record by which a restarted proxy knows its virtual servers.
-func (g *Gate) NodePorts() (ports []proxy.FrontendKey, addrs []netip.Addr, err error) {
+// Record returns the frontends that the table in the kernel knows, and the node's addresses that serve its NodePorts; none if there is no table. It has
+// every frontend between its Admit and its Retire, so a restarted proxy knows by it which virtual servers are its own.
+func (g *Gate) Record() (frontends []proxy.FrontendKey, addrs []netip.Addr, err error) {
 	s := newGateSets()
-	err = g.kernel.dump(s.nodeports, func(e dumped) error {
-		if key, ok := parseTuple(g.family, e.key, true); ok {
-			ports = append(ports, key)
-		}
-		return nil
-	})
-	if err == nil {
-		err = g.kernel.dump(s.nodePortIPs, func(e dumped) error {
-			if a, ok := netip.AddrFromSlice(e.key); ok {
+	for _, from := range []*set{s.frontends, s.nodeports, s.nodePortIPs} {
+		err := g.kernel.dump(from, func(e dumped) error {
+			if from == s.nodePortIPs {
+				a, _ := netip.AddrFromSlice(e.key)
 				addrs = append(addrs, a)
+			} else if key, ok := parseTuple(g.family, e.key, from == s.nodeports); ok {
+				frontends = append(frontends, key)
 			}
 			return nil
 		})
+		if errors.Is(err, unix.ENOENT) {
+			return nil, nil, nil
+		}
+		if err != nil {
+			return nil, nil, err
+		}
 	}
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil, nil
-	}
-	return ports, addrs, err
+	return frontends, addrs, nil
 }
 
 // Intact tells whether the table is there with its chains, by asking for the one that the last rebuild made last.
@@ -174,9 +175,9 @@ func refusedBy(tx *transaction, err error) (out []proxy.Rejection) {
 	return out
 }
 
-// WriteGateText writes the table that a Gate makes for a State, as nft lists it.
+// WriteGateText writes the table that a Gate makes for a State, as nft lists it, if the node has none of the Services' addresses anyway.
 func WriteGateText(w io.Writer, s *proxy.State) error {
-	tx := newGateTable(s).build()
+	tx := newGateTable(s, func(netip.Addr) bool { return false }).build()
 	var b strings.Builder
 	printer{Builder: &b, family: s.Family, owners: tx.owners}.table(GateTable, tx)
 	_, err := io.WriteString(w, b.String())
@@ -189,12 +190,15 @@ type gateTable struct {
 	sets                *gateSets
 	state               *proxy.State
 	classes             map[string]bool // whose chains were made
+	own                 func(netip.Addr) bool
+	owned               map[netip.Addr]bool // what own said
 	serviceIPs, hairpin *references
 	bytes               arena
 }
 
-func newGateTable(s *proxy.State) *gateTable {
-	t := &gateTable{writer: writer{family: s.Family, mark: s.Node.MasqueradeMark}, sets: newGateSets(), state: s, classes: map[string]bool{}}
+func newGateTable(s *proxy.State, own func(netip.Addr) bool) *gateTable {
+	t := &gateTable{writer: writer{family: s.Family, mark: s.Node.MasqueradeMark}, sets: newGateSets(), state: s, classes: map[string]bool{},
+		own: own, owned: map[netip.Addr]bool{}}
 	t.serviceIPs, t.hairpin = newReferences(t.sets.serviceIPs, 1), newReferences(t.sets.hairpin, 2)
 	return t
 }
@@ -273,13 +277,22 @@ func (t *gateTable) elements(tx *transaction, s *proxy.Service) (out []element) 
 	return out
 }
 
+func (t *gateTable) isOwn(a netip.Addr) bool {
+	own, ok := t.owned[a]
+	if !ok {
+		own = t.own(a)
+		t.owned[a] = own
+	}
+	return own
+}
+
 // count changes what addresses are believed to be used by a Service.
 func (t *gateTable) count(s *proxy.Service, by int) {
 	if s == nil {
 		return
 	}
 	for i := range s.Frontends {
-		if f := &s.Frontends[i]; f.Kind != proxy.NodePort {
+		if f := &s.Frontends[i]; f.Kind != proxy.NodePort && !t.isOwn(f.Addr) {
 			t.serviceIPs.change(f.Addr, by)
 		}
 	}

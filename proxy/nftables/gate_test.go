@@ -26,7 +26,7 @@ func TestKernelGate(t *testing.T) {
 				rng := rand.New(rand.NewPCG(7, uint64(f)))
 				s := proxytest.RandomState(rng, f, 10)
 				for step := range 30 {
-					if _, rejected, err := g.Admit(s); err != nil || len(rejected) > 0 {
+					if _, rejected, err := g.Admit(s, func(netip.Addr) bool { return false }); err != nil || len(rejected) > 0 {
 						t.Fatalf("step %d: %v, %v", step, rejected, err)
 					}
 					if _, err := g.Retire(); err != nil {
@@ -48,7 +48,7 @@ func TestKernelGate(t *testing.T) {
 				if err := g.Cleanup(); err != nil {
 					t.Fatal(err)
 				}
-				if ports, addrs, err := g.NodePorts(); err != nil || len(ports)+len(addrs) > 0 {
+				if ports, addrs, err := g.Record(); err != nil || len(ports)+len(addrs) > 0 {
 					t.Errorf("after Cleanup: %v, %v, %v", ports, addrs, err)
 				}
 			})
@@ -56,18 +56,16 @@ func TestKernelGate(t *testing.T) {
 	}
 }
 
-// checkRecord compares the NodePorts that the kernel tells with those of a State.
+// checkRecord compares the frontends that the kernel tells with those of a State.
 func checkRecord(t *testing.T, g *Gate, s *proxy.State) {
 	t.Helper()
 	var want []proxy.FrontendKey
 	for _, service := range s.Services.All() {
 		for i := range service.Frontends {
-			if f := &service.Frontends[i]; f.Kind == proxy.NodePort {
-				want = append(want, service.Key(f))
-			}
+			want = append(want, service.Key(&service.Frontends[i]))
 		}
 	}
-	ports, addrs, err := g.NodePorts()
+	ports, addrs, err := g.Record()
 	if err != nil {
 		t.Fatal(err)
 	}
