@@ -78,12 +78,3 @@ func runs(t *testing.T, p *plane.Plane, want map[string]string) {
 		return nil
 	})
 }
-
-func parse(t *testing.T, text string) *unstructured.Unstructured {
-	t.Helper()
-	o := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal([]byte(text), &o.Object); err != nil {
-		t.Fatal(err)
-	}
-	return o
-}
