@@ -40,14 +40,18 @@ hitless() {
 }
 
 leftovers() {
-  run "leftovers of other modes" "$1" 600 -l ip_vs -- "$scratch/proxy-leftovers.test" -test.skip TestKernelRemoveMany
+  run "leftovers of other modes" "$1" 600 -l ip_vs -- "$scratch/proxy-leftovers.test" -test.skip 'TestKernelRemoveMany|TestKernelRemoveBeside'
 }
+
+ipvs() { run "mode ipvs" "$1" 900 -- "$scratch/proxy-ipvs.test" -test.run "$2"; }
 
 test_of proxy/nftables
 test_of proxy/leftovers
+test_of proxy/ipvs
 if [ -n "${SHORT:-}" ]; then
   for kernel in ${KERNELS:-6.1}; do
     nftables "$kernel" 'TestKernelWalk|TestKernelGate'
+    ipvs "$kernel" 'TestKernelHeal|TestKernelGraceful'
     leftovers "$kernel"
   done
 else
@@ -56,6 +60,7 @@ else
   for kernel in ${KERNELS:-5.10 6.1 6.12 newest}; do
     nftables "$kernel" Kernel
     hitless "$kernel"
+    ipvs "$kernel" Kernel
     [ "$kernel" != 6.1 ] || leftovers "$kernel"
   done
 fi

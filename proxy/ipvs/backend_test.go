@@ -1,0 +1,270 @@
+package ipvs
+
+import (
+	"flag"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"turnout/proxy"
+	"turnout/proxy/ipvs/genl"
+	"turnout/proxy/proxytest"
+	"turnout/proxy/proxytest/cases"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func TestMain(m *testing.M) { os.Exit(proxytest.Main(m)) }
+
+func textOf(t *testing.T, s *proxy.State) string {
+	t.Helper()
+	var b strings.Builder
+	if err := WriteText(&b, Options{Family: s.Family}, s); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// The text of what each case is given.
+func TestGolden(t *testing.T) {
+	for _, c := range cases.All(t) {
+		t.Run(c.Name, func(t *testing.T) {
+			var b strings.Builder
+			for _, s := range c.States {
+				b.WriteString(textOf(t, s))
+			}
+			c.Golden(t, "ipvs", b.String(), *update)
+		})
+	}
+}
+
+func key(protocol proxy.Protocol, at string) genl.Key {
+	return genl.Key{Protocol: protocol, At: netip.MustParseAddrPort(at)}
+}
+
+// web has a ClusterIP and a NodePort.
+func web(endpoints ...string) *proxy.Service {
+	return proxytest.NewService("ns/web/TCP", proxytest.At(proxy.ClusterIP, "10.96.0.1:80", proxytest.Internal),
+		proxytest.At(proxy.NodePort, ":30080", proxytest.External), proxytest.On(endpoints...))
+}
+
+// What is not ours stays: a virtual server at an address that is not on our interface and at a port that was never a NodePort of ours, and those in
+// prefixes that are excluded, whatever they look like.
+func TestForeign(t *testing.T) {
+	foreign := []genl.Key{key(proxy.TCP, "192.0.2.1:443"), key(proxy.TCP, "192.168.50.1:30999"), key(proxy.UDP, "192.168.50.1:30080")}
+	excluded := key(proxy.TCP, "10.96.7.7:80") // on our interface
+	k := newFakeKernel(proxy.IPv4)
+	k.addrs = map[netip.Addr]bool{excluded.At.Addr(): true}
+	for _, x := range append(slices.Clone(foreign), excluded) {
+		k.list[x] = &fakeServer{genl.Server{Key: x, Scheduler: "wlc"}, map[netip.AddrPort]*genl.Destination{}}
+	}
+	left := key(proxy.TCP, "10.96.8.8:80") // by an earlier proxy
+	k.addrs[left.At.Addr()] = true
+	k.list[left] = &fakeServer{genl.Server{Key: left, Scheduler: "rr"}, map[netip.AddrPort]*genl.Destination{}}
+	o := Options{Exclude: []netip.Prefix{netip.MustParsePrefix("10.96.7.0/24")}}
+	for _, service := range []*proxy.Service{web("10.244.1.2:8080"), nil} {
+		s := proxytest.NewState(proxy.IPv4)
+		if service != nil {
+			s = proxytest.NewState(proxy.IPv4, service)
+		}
+		if _, err := k.backend(o).Apply(t.Context(), s); err != nil { // a restart each time: the NodePort's servers are known from the record
+			t.Fatal(err)
+		}
+	}
+	want := append(slices.Clone(foreign), excluded)
+	slices.SortFunc(want, genl.Key.Compare)
+	if d := cmp.Diff(texts(want), texts(sortedKeys(k.list))); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+	if err := k.backend(o).Cleanup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(texts(want), texts(sortedKeys(k.list))); d != "" {
+		t.Errorf("after Cleanup: -want +got:\n%s", d)
+	}
+}
+
+func texts(keys []genl.Key) (out []string) {
+	for _, k := range keys {
+		out = append(out, k.String())
+	}
+	return out
+}
+
+// Cleanup of a Backend that knows nothing removes all of ours.
+func TestCleanup(t *testing.T) {
+	k := newFakeKernel(proxy.IPv4)
+	if _, err := k.backend(Options{}).Apply(t.Context(), proxytest.NewState(proxy.IPv4, web("10.244.1.2:8080"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.backend(Options{}).Cleanup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(k.list) > 0 || k.addrs != nil || k.gate != nil {
+		t.Errorf("left: %s", k.dump(true))
+	}
+}
+
+// A TCP endpoint that goes keeps its connections and gets no new ones; it is deleted when they are over, also by a proxy that was started in between.
+func TestGracefulRemoval(t *testing.T) {
+	at := netip.MustParseAddrPort("10.244.1.2:8080")
+	for _, restart := range []bool{false, true} {
+		k := newFakeKernel(proxy.IPv4)
+		b := k.backend(Options{})
+		apply := func(endpoints ...string) {
+			t.Helper()
+			if _, err := b.Apply(t.Context(), proxytest.NewState(proxy.IPv4, web(endpoints...))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		check := func() {
+			t.Helper()
+			if damage, err := b.Check(t.Context()); damage != "" || err != nil {
+				t.Fatalf("%q, %v", damage, err)
+			}
+		}
+		apply("10.244.1.2:8080", "10.244.1.3:8080")
+		d := k.list[key(proxy.TCP, "10.96.0.1:80")].destinations
+		d[at].Active = 2
+		apply("10.244.1.3:8080")
+		if restart {
+			b = k.backend(Options{})
+			apply("10.244.1.3:8080")
+		}
+		check()
+		if d[at] == nil || d[at].Weight != 0 {
+			t.Fatalf("restart %t: with connections: %+v", restart, d[at])
+		}
+		d[at].Active, d[at].Inactive = 0, 1
+		check()
+		if d[at] == nil {
+			t.Fatalf("restart %t: gone with an inactive connection", restart)
+		}
+		d[at].Inactive = 0
+		check()
+		if d[at] != nil {
+			t.Errorf("restart %t: still there without connections", restart)
+		}
+	}
+}
+
+// An endpoint that comes back while it is on its way out gets connections again, and stays.
+func TestReturn(t *testing.T) {
+	k := newFakeKernel(proxy.IPv4)
+	b := k.backend(Options{})
+	for _, endpoints := range [][]string{{"10.244.1.2:8080"}, nil, {"10.244.1.2:8080"}} {
+		s := web(endpoints...)
+		if _, err := b.Apply(t.Context(), proxytest.NewState(proxy.IPv4, s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	checkDrained(t, b, k)
+	if d := k.list[key(proxy.TCP, "10.96.0.1:80")].destinations[netip.MustParseAddrPort("10.244.1.2:8080")]; d == nil || d.Weight != 1 {
+		t.Errorf("%+v", d)
+	}
+}
+
+// Datagrams know no connections: the endpoint goes at once.
+func TestRemovalUDP(t *testing.T) {
+	k := newFakeKernel(proxy.IPv4)
+	b := k.backend(Options{})
+	dns := func(endpoints ...string) *proxy.State {
+		return proxytest.NewState(proxy.IPv4, proxytest.NewService("ns/dns/UDP", proxytest.At(proxy.ClusterIP, "10.96.0.10:53", proxytest.Internal), proxytest.On(endpoints...)))
+	}
+	for _, s := range []*proxy.State{dns("10.244.1.2:53", "10.244.1.3:53"), dns("10.244.1.3:53")} {
+		if _, err := b.Apply(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := slices.Collect(maps.Keys(k.list[key(proxy.UDP, "10.96.0.10:53")].destinations))
+	if len(got) != 1 || got[0].String() != "10.244.1.3:53" {
+		t.Errorf("%v", got)
+	}
+}
+
+// Every damage is found by Check, and mended by Forget and Apply.
+func TestCheck(t *testing.T) {
+	cluster, nodePort := key(proxy.TCP, "10.96.0.1:80"), key(proxy.TCP, "192.168.50.1:30080")
+	at := netip.MustParseAddrPort("10.244.1.2:8080")
+	for name, damage := range map[string]func(*fakeKernel){
+		"address":             func(k *fakeKernel) { delete(k.addrs, cluster.At.Addr()) },
+		"interface":           func(k *fakeKernel) { k.addrs = nil },
+		"virtual server":      func(k *fakeKernel) { delete(k.list, cluster) },
+		"NodePort":            func(k *fakeKernel) { delete(k.list, nodePort) },
+		"all virtual servers": func(k *fakeKernel) { clear(k.list) },
+		"another scheduler":   func(k *fakeKernel) { k.list[cluster].Scheduler = "lc" },
+		"destination":         func(k *fakeKernel) { delete(k.list[cluster].destinations, at) },
+		"weight":              func(k *fakeKernel) { k.list[cluster].destinations[at].Weight = 7 },
+		"table":               func(k *fakeKernel) { k.gate = nil },
+		"destination of another": func(k *fakeKernel) {
+			k.list[cluster].destinations[netip.MustParseAddrPort("10.9.9.9:1")] = &genl.Destination{At: netip.MustParseAddrPort("10.9.9.9:1"), Weight: 1}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newFakeKernel(proxy.IPv4)
+			b := k.backend(Options{})
+			s := proxytest.NewState(proxy.IPv4, web("10.244.1.2:8080"))
+			if _, err := b.Apply(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			checkDrained(t, b, k)
+			damage(k)
+			if found, err := b.Check(t.Context()); found == "" || err != nil {
+				t.Fatalf("not found: %q, %v", found, err)
+			}
+			b.Forget()
+			if _, err := b.Apply(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			checkDrained(t, b, k)
+			if d := cmp.Diff(fresh(t, s), k.dump(true)); d != "" {
+				t.Errorf("-want +got:\n%s", d)
+			}
+		})
+	}
+}
+
+// An address that the node has anyway is served, but not put on the interface.
+func TestOwnAddress(t *testing.T) {
+	k := newFakeKernel(proxy.IPv4)
+	k.others[netip.MustParseAddr("192.168.50.1")] = true
+	s := proxytest.NewState(proxy.IPv4, proxytest.NewService("ns/web/TCP", proxytest.At(proxy.ExternalIP, "192.168.50.1:80", proxytest.External), proxytest.On("10.244.1.2:8080")))
+	if _, err := k.backend(Options{}).Apply(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	if want := "-A -t 192.168.50.1:80 -s rr\n-a -t 192.168.50.1:80 -r 10.244.1.2:8080 -w 1\n"; k.dump(true) != want {
+		t.Errorf("got %q, want %q", k.dump(true), want)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	k, settings := newFakeKernel(proxy.IPv4), fakeSysctl{}
+	timeouts := genl.Timeouts{TCP: time.Hour, UDP: time.Minute}
+	b := k.backend(Options{Scheduler: "mh", StrictARP: true, Timeouts: timeouts, Sysctl: settings})
+	sticky := proxytest.NewService("ns/web/TCP", proxytest.Sticky(time.Hour), proxytest.At(proxy.ClusterIP, "10.96.0.1:80", proxytest.Internal), proxytest.On("10.244.1.2:8080"))
+	if _, err := b.Apply(t.Context(), proxytest.NewState(proxy.IPv4, sticky)); err != nil {
+		t.Fatal(err)
+	}
+	want := genl.Server{Key: key(proxy.TCP, "10.96.0.1:80"), Scheduler: "mh", Flags: 0x10, Persistence: time.Hour}
+	if got := k.list[want.Key].Server; got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if k.timeouts != timeouts {
+		t.Errorf("timeouts %+v", k.timeouts)
+	}
+	wantSettings := fakeSysctl{"net/ipv4/vs/conntrack": "1", "net/ipv4/vs/expire_nodest_conn": "1", "net/ipv4/vs/expire_quiescent_template": "1",
+		"net/ipv4/ip_forward": "1", "net/ipv4/conf/all/arp_ignore": "1", "net/ipv4/conf/all/arp_announce": "2"}
+	if d := cmp.Diff(wantSettings, settings); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+	b = k.backend(Options{Scheduler: "nonsense"})
+	if err := b.probe(); err == nil || !strings.Contains(err.Error(), `no scheduler "nonsense"`) || !strings.Contains(err.Error(), "ipvs.scheduler") {
+		t.Errorf("probe: %v", err)
+	}
+}

@@ -1,0 +1,145 @@
+package ipvs
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"turnout/proxy"
+)
+
+// Device is the name of the dummy interface that has the addresses of Services. Other components know it by this name and leave its addresses alone.
+const Device = "kube-ipvs0"
+
+// dummy is the device in the kernel. It stays down: the addresses are local all the same, and nothing is ever sent through it.
+type dummy struct {
+	family proxy.Family
+	handle *netlink.Handle
+}
+
+var _ device = (*dummy)(nil)
+
+func openDevice(f proxy.Family) (*dummy, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open a route netlink socket: %w", err)
+	}
+	return &dummy{family: f, handle: h}, nil
+}
+
+func (d *dummy) link() (netlink.Link, error) {
+	l, err := d.handle.LinkByName(Device)
+	if _, ok := errors.AsType[netlink.LinkNotFoundError](err); ok {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for interface %s: %w", Device, err)
+	}
+	return l, nil
+}
+
+// Addresses is part of device. Link-local addresses do not count.
+func (d *dummy) Addresses() (ours, others map[netip.Addr]bool, err error) {
+	l, err := d.link()
+	if err != nil {
+		return nil, nil, err
+	}
+	others = map[netip.Addr]bool{}
+	index := -1
+	if l != nil {
+		index, ours = l.Attrs().Index, map[netip.Addr]bool{}
+	}
+	family := netlink.FAMILY_V4
+	if d.family == proxy.IPv6 {
+		family = netlink.FAMILY_V6
+	}
+	addrs, err := d.handle.AddrList(nil, family)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		switch ip = ip.Unmap(); {
+		case !ok || ip.IsLinkLocalUnicast() && ip.Is6():
+		case a.LinkIndex == index:
+			ours[ip] = true
+		default:
+			others[ip] = true
+		}
+	}
+	return ours, others, nil
+}
+
+// Make is part of device.
+func (d *dummy) Make() error {
+	if l, err := d.link(); l != nil || err != nil {
+		return err
+	}
+	err := d.handle.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: Device}})
+	if err != nil && !errors.Is(err, unix.EEXIST) { // the other family's Backend may have been faster
+		return fmt.Errorf("make dummy interface %s (does the kernel have the module dummy?): %w", Device, err)
+	}
+	return nil
+}
+
+// Add is part of device.
+func (d *dummy) Add(a netip.Addr) error {
+	return d.change(a, "add", d.handle.AddrAdd, unix.EEXIST)
+}
+
+// Delete is part of device.
+func (d *dummy) Delete(a netip.Addr) error {
+	return d.change(a, "delete", d.handle.AddrDel, unix.EADDRNOTAVAIL)
+}
+
+func (d *dummy) change(a netip.Addr, verb string, do func(netlink.Link, *netlink.Addr) error, done error) error {
+	l, err := d.link()
+	if err != nil {
+		return err
+	}
+	if l == nil {
+		return fmt.Errorf("%s address %s: there is no interface %s: %w", verb, a, Device, unix.ENODEV)
+	}
+	if err := do(l, hostAddr(a)); err != nil && !errors.Is(err, done) {
+		return fmt.Errorf("%s address %s of interface %s: %w", verb, a, Device, err)
+	}
+	return nil
+}
+
+// hostAddr is an address that is local and that the kernel does not choose as the source of anything that leaves the node: masquerading looks for an
+// address on all interfaces if the outgoing one has none.
+func hostAddr(a netip.Addr) *netlink.Addr {
+	out := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}
+	if a.Is4() {
+		out.Scope = unix.RT_SCOPE_HOST
+		return out
+	}
+	// IPv6 has no such scope: an address that is deprecated from the start is not chosen if there is another.
+	out.Flags, out.PreferedLft, out.ValidLft = unix.IFA_F_NODAD, 0, int(^uint32(0))
+	return out
+}
+
+// Remove is part of device.
+func (d *dummy) Remove() error {
+	l, err := d.link()
+	if l == nil || err != nil {
+		return err
+	}
+	addrs, err := d.handle.AddrList(l, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list the addresses of interface %s: %w", Device, err)
+	}
+	for _, a := range addrs {
+		if !a.IP.IsLinkLocalUnicast() {
+			return nil // the other family's
+		}
+	}
+	if err := d.handle.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("delete interface %s: %w", Device, err)
+	}
+	return nil
+}

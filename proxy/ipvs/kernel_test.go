@@ -1,0 +1,353 @@
+package ipvs
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"turnout/proxy"
+	"turnout/proxy/ipvs/genl"
+	"turnout/proxy/node"
+	"turnout/proxy/proxytest"
+	"turnout/proxy/proxytest/cases"
+	"turnout/proxy/proxytest/lab"
+)
+
+// needIPVS skips the test where the kernel has no IPVS. It asks for the module, as a node's proxy would.
+func needIPVS(t *testing.T) {
+	t.Helper()
+	s, err := genl.Open()
+	if errors.Is(err, unix.ENOENT) {
+		t.Skipf("needs a kernel with IPVS: %v", err)
+	}
+	if err != nil {
+		t.Skipf("needs the right to use IPVS: %v", err)
+	}
+	_ = s.Close()
+}
+
+// newKernelBackend opens a Backend in the namespace of the calling thread.
+func newKernelBackend(t *testing.T, o Options) *Backend {
+	t.Helper()
+	o.Sysctl = node.Proc("/proc")
+	b, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	return b
+}
+
+func apply(t *testing.T, b *Backend, s *proxy.State) proxy.Report {
+	t.Helper()
+	r, err := b.Apply(t.Context(), s)
+	if err != nil || len(r.Rejected) > 0 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	return r
+}
+
+// What ipvsadm and nft list is the text, for each case.
+func TestKernelGolden(t *testing.T) {
+	needIPVS(t)
+	for _, c := range cases.All(t) {
+		t.Run(c.Name, func(t *testing.T) {
+			proxytest.InNamespace(t, func() {
+				for _, s := range c.States {
+					b := newKernelBackend(t, Options{Family: s.Family})
+					apply(t, b, s)
+					want, _, _ := strings.Cut(textOf(t, s), "table ")
+					if d := cmp.Diff(want, listed(t, b)); d != "" {
+						t.Errorf("%s: -text +kernel:\n%s", s.Family, d)
+					}
+					if err := b.Cleanup(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+				if _, err := netlink.LinkByName(Device); err == nil {
+					t.Errorf("Cleanup left interface %s", Device)
+				}
+				if left := run(t, "ipvsadm", "-S", "-n"); left != "" {
+					t.Errorf("Cleanup left\n%s", left)
+				}
+			})
+		})
+	}
+}
+
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+	return string(out)
+}
+
+// listed is what the kernel has of virtual servers and addresses, in the words of WriteText.
+func listed(t *testing.T, b *Backend) string {
+	t.Helper()
+	ours, _, err := b.kernel.device.Addresses()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for _, a := range sortedAddrs(ours) {
+		fmt.Fprintf(&out, "ip address add %s dev %s\n", netip.PrefixFrom(a, a.BitLen()), Device)
+	}
+	servers := strings.Split(strings.TrimSpace(run(t, "ipvsadm", "-S", "-n")), "-A ")
+	var blocks []string
+	for _, x := range servers[1:] {
+		lines := strings.Split(strings.TrimSpace(x), "\n")
+		destinations := lines[1:]
+		for i := range destinations {
+			destinations[i] = strings.TrimSpace(destinations[i])
+		}
+		slices.SortFunc(destinations, func(x, y string) int { return destinationOf(x).Compare(destinationOf(y)) })
+		blocks = append(blocks, strings.Join(append([]string{"-A " + strings.TrimSpace(lines[0])}, destinations...), "\n"))
+	}
+	slices.SortFunc(blocks, func(x, y string) int { return serverOf(x).Compare(serverOf(y)) })
+	for _, x := range blocks {
+		out.WriteString(x + "\n")
+	}
+	return out.String()
+}
+
+func sortedAddrs(set map[netip.Addr]bool) (out []netip.Addr) {
+	for a := range set {
+		out = append(out, a)
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}
+
+func serverOf(line string) genl.Key {
+	fields := strings.Fields(line)
+	protocol := map[string]proxy.Protocol{"-t": proxy.TCP, "-u": proxy.UDP, "--sctp-service": proxy.SCTP}[fields[1]]
+	return genl.Key{Protocol: protocol, At: netip.MustParseAddrPort(fields[2])}
+}
+
+func destinationOf(line string) netip.AddrPort {
+	fields := strings.Fields(line)
+	return netip.MustParseAddrPort(fields[slices.Index(fields, "-r")+1])
+}
+
+// Real packets get where the tracer says, from everybody to every frontend, while the State changes and the proxy restarts.
+func TestKernelRandom(t *testing.T) {
+	needIPVS(t)
+	for _, f := range proxy.Families {
+		t.Run(f.String(), func(t *testing.T) {
+			l := lab.ForTest(t)
+			if err := errors.Join(l.ServeEndpoints(), l.Symmetric()); err != nil {
+				t.Fatal(err)
+			}
+			rng := rand.New(rand.NewPCG(8, uint64(f)))
+			s := proxytest.RandomState(rng, f, 15)
+			var b *Backend
+			total := 0
+			for step := range 6 {
+				inNode(t, l, func() {
+					if step%3 == 0 {
+						b = newKernelBackend(t, Options{Family: f})
+					}
+					apply(t, b, s)
+				})
+				packets := proxytest.Packets(s, l.Cluster)
+				rng.Shuffle(len(packets), func(i, j int) { packets[i], packets[j] = packets[j], packets[i] })
+				packets = packets[:min(len(packets), 150)]
+				total += len(packets)
+				errs := verify(l, Expressible(s), packets)
+				for _, err := range errs[:min(10, len(errs))] {
+					t.Errorf("step %d: %v", step, err)
+				}
+				if t.Failed() {
+					var text strings.Builder
+					_ = proxy.WriteText(&text, s)
+					t.Fatalf("%d of %d packets disagree; the State is\n%s", len(errs), len(packets), &text)
+				}
+				s = proxytest.Mutate(rng, s, 5)
+			}
+			t.Logf("%d packets", total)
+		})
+	}
+}
+
+// verify sends packets, some at a time, and those among which any is lost once more, each by itself: an emulated processor may be too slow for many.
+func verify(l *lab.Lab, s *proxy.State, packets []proxytest.Packet) (errs []error) {
+	for some := range slices.Chunk(packets, 16) {
+		if len(l.Verify(s, some)) == 0 {
+			continue
+		}
+		for _, p := range some {
+			errs = append(errs, l.Verify(s, []proxytest.Packet{p})...)
+		}
+	}
+	return errs
+}
+
+// inNode runs fn in the namespace of the node under test.
+func inNode(t *testing.T, l *lab.Lab, fn func()) {
+	t.Helper()
+	if err := l.Node().Do(func() error { fn(); return nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What others remove is found and comes back, and traffic with it.
+func TestKernelHeal(t *testing.T) {
+	needIPVS(t)
+	l := lab.ForTest(t)
+	if err := l.ServeEndpoints(); err != nil {
+		t.Fatal(err)
+	}
+	s := proxytest.NewState(proxy.IPv4, web("10.244.1.2:8080 local", "10.244.2.2:8080"))
+	packets := proxytest.Packets(s, l.Cluster)
+	var b *Backend
+	inNode(t, l, func() {
+		b = newKernelBackend(t, Options{Family: proxy.IPv4})
+		apply(t, b, s)
+	})
+	for _, damage := range []string{
+		"ipvsadm -D -t 10.96.0.1:80", "ipvsadm -D -t 192.168.50.1:30080", "ipvsadm -C", "ipvsadm -d -t 10.96.0.1:80 -r 10.244.2.2:8080",
+		"ip address del 10.96.0.1/32 dev kube-ipvs0", "ip link del kube-ipvs0", "nft delete table ip kube-proxy-ipvs",
+	} {
+		inNode(t, l, func() {
+			run(t, "sh", "-c", damage)
+			if found, err := b.Check(t.Context()); found == "" || err != nil {
+				t.Errorf("%s: %q, %v", damage, found, err)
+			}
+			b.Forget()
+			apply(t, b, s)
+			if found, err := b.Check(t.Context()); found != "" || err != nil {
+				t.Errorf("%s: mended, but %q, %v", damage, found, err)
+			}
+		})
+		for _, err := range verify(l, Expressible(s), packets) {
+			t.Errorf("%s: %v", damage, err)
+		}
+	}
+}
+
+// A connection to an endpoint that goes lives on, through a restart of the proxy too, and new ones are not sent there; when it ends, the endpoint is deleted.
+func TestKernelGracefulRemoval(t *testing.T) {
+	needIPVS(t)
+	l := lab.ForTest(t)
+	if err := l.ServeEndpoints(); err != nil {
+		t.Fatal(err)
+	}
+	at := netip.MustParseAddrPort("10.244.2.2:8080")
+	var b *Backend
+	open := func(endpoints ...string) {
+		t.Helper()
+		inNode(t, l, func() {
+			b = newKernelBackend(t, Options{Family: proxy.IPv4})
+			apply(t, b, proxytest.NewState(proxy.IPv4, web(endpoints...)))
+		})
+	}
+	weight := func() (weight int, connections uint32) {
+		t.Helper()
+		list, err := b.kernel.servers.Destinations(key(proxy.TCP, "10.96.0.1:80"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range list {
+			if d.At == at {
+				return int(d.Weight), d.Active + d.Inactive
+			}
+		}
+		return -1, 0
+	}
+	open(at.String())
+	conn, err := l.Client().DialContext(t.Context(), "tcp", "10.96.0.1:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	lines := bufio.NewReader(conn)
+	if _, err := lines.ReadString('\n'); err != nil { // what a server says first
+		t.Fatal(err)
+	}
+	open("10.244.1.2:8080 local")
+	check := func() {
+		t.Helper()
+		if damage, err := b.Check(t.Context()); damage != "" || err != nil {
+			t.Fatalf("%q, %v", damage, err)
+		}
+	}
+	check()
+	if w, n := weight(); w != 0 || n != 1 {
+		t.Fatalf("with an open connection: weight %d, %d connections", w, n)
+	}
+	s := proxytest.NewState(proxy.IPv4, web("10.244.1.2:8080 local"))
+	for _, err := range verify(l, Expressible(s), proxytest.Packets(s, l.Cluster)) {
+		t.Error(err)
+	}
+	number := make([]byte, 8) // the server sends it back
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := conn.Write(number); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.ReadFull(lines, number); err != nil {
+		t.Errorf("the connection did not live on: %v", err)
+	}
+	// A reset ends it at once, a close after two minutes.
+	if err := conn.(interface{ SetLinger(int) error }).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Second) {
+		check()
+		if w, n := weight(); w < 0 {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("after the connection: weight %d, %d connections", w, n)
+		}
+	}
+}
+
+// Options reach the kernel.
+func TestKernelOptions(t *testing.T) {
+	needIPVS(t)
+	proxytest.InNamespace(t, func() {
+		want := genl.Timeouts{TCP: 15 * time.Minute, TCPFin: 30 * time.Second, UDP: time.Minute}
+		for _, scheduler := range []string{"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "mh", "fo", "ovf"} {
+			b := newKernelBackend(t, Options{Family: proxy.IPv4, Scheduler: scheduler, StrictARP: true, Timeouts: want})
+			apply(t, b, proxytest.NewState(proxy.IPv4, web("10.244.1.2:8080")))
+			if listed := run(t, "ipvsadm", "-S", "-n"); !strings.Contains(listed, "-A -t 10.96.0.1:80 -s "+scheduler) || scheduler == "mh" != strings.Contains(listed, "mh-port") {
+				t.Errorf("%s:\n%s", scheduler, listed)
+			}
+			if damage, err := b.Check(t.Context()); damage != "" || err != nil {
+				t.Errorf("%s: %q, %v", scheduler, damage, err)
+			}
+		}
+		s, err := genl.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if got, err := s.Timeouts(); err != nil || got != want {
+			t.Errorf("timeouts %+v, %v, want %+v", got, err, want)
+		}
+		for name, want := range map[string]string{"net/ipv4/vs/conntrack": "1", "net/ipv4/conf/all/arp_ignore": "1", "net/ipv4/conf/all/arp_announce": "2"} {
+			if got, err := node.Proc("/proc").Read(name); err != nil || got != want {
+				t.Errorf("%s is %q, %v, want %q", name, got, err, want)
+			}
+		}
+		_, err = New(Options{Family: proxy.IPv4, Scheduler: "nonsense", Sysctl: node.Proc("/proc")})
+		if err == nil || !strings.Contains(err.Error(), `no scheduler "nonsense"`) {
+			t.Errorf("an unknown scheduler: %v", err)
+		}
+	})
+}
