@@ -55,7 +55,7 @@ image-test: export LDFLAGS := $(LDFLAGS)
 image-test: ## build the image without network and run the demo's traffic through its container (root, on Debian)
 	@hack/image.sh
 
-manifests: ## check manifests, alerts and dashboard
+manifests: build ## check manifests, alerts and dashboard
 	@hack/manifests.sh
 
 clean: ## remove what make built

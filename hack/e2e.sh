@@ -11,5 +11,5 @@ hack/e2e-programs.sh || { echo "the control plane could not be built"; echo "0 p
 folder=$(realpath "${E2E_BIN:-bin/e2e}")
 
 # Most of the time is spent waiting, so more tests run at a time than there are cores.
-read -ra packages <<<"${PKGS:-./plane .}"
+read -ra packages <<<"${PKGS:-./plane . ./manifests}"
 FORMAT=testname hack/gotestsum.sh e2e/cluster 0 -timeout 15m -parallel 6 "${packages[@]}" "$@" -args -binaries "$folder" -binary "$binary"

@@ -21,7 +21,8 @@ go test -count=1 "$@" ./manifests || status=1
 folder=${E2E_BIN:-bin/e2e}
 if [ -x "$folder/kube-apiserver" ]; then
   folder=$(realpath "$folder")
-  (cd e2e/cluster && go test -count=1 "$@" ./manifests -args -binaries "$folder") || status=1
+  binary=$(realpath "${BINARY:-bin/turnout}")
+  (cd e2e/cluster && go test -count=1 "$@" ./manifests -args -binaries "$folder" -binary "$binary") || status=1
 else
   echo "note: no API server to try the manifests with; hack/e2e-programs.sh builds it"
 fi
