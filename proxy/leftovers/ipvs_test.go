@@ -11,37 +11,28 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
 
 	"turnout/proxy"
+	"turnout/proxy/ipvs/genl"
 	"turnout/proxy/proxytest"
 )
 
-func server(protocol proxy.Protocol, at string) virtualServer {
-	a := netip.MustParseAddrPort(at)
-	return virtualServer{proxy.FamilyOf(a.Addr()), uint16(protocol), a}
+func server(protocol proxy.Protocol, at string) genl.Key {
+	return genl.Key{Protocol: protocol, At: netip.MustParseAddrPort(at)}
 }
 
-// add makes a virtual server as ipvsadm would.
-func (s virtualServer) add(t *testing.T) {
+// addServers makes virtual servers as ipvsadm would.
+func addServers(t *testing.T, keys ...genl.Key) {
 	t.Helper()
-	const commandNewService, attrScheduler, attrFlags, attrTimeout, attrNetmask = 1, 6, 7, 8, 9
-	r, err := ipvsRequest(commandNewService, unix.NLM_F_ACK)
+	socket, err := genl.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, mask := s.encode(), uint32(0xffffffff)
-	if s.family == proxy.IPv6 {
-		mask = 128
-	}
-	service.AddRtAttr(attrScheduler, nl.ZeroTerminated("rr"))
-	service.AddRtAttr(attrFlags, make([]byte, 8))
-	service.AddRtAttr(attrTimeout, nl.Uint32Attr(0))
-	service.AddRtAttr(attrNetmask, nl.Uint32Attr(mask))
-	r.AddData(service)
-	if _, err := r.Execute(unix.NETLINK_GENERIC, 0); err != nil {
-		t.Fatalf("add %s: %v", s.object(), err)
+	defer socket.Close()
+	for _, k := range keys {
+		if err := socket.AddServer(genl.Server{Key: k, Scheduler: "rr"}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -64,18 +55,16 @@ func TestKernelRemoveIPVS(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		ours := []virtualServer{server(proxy.TCP, "10.96.0.1:443"), server(proxy.UDP, "10.96.0.10:53"), server(proxy.TCP, "10.96.0.10:53"), server(proxy.TCP, "[fd00:96::1]:443")}
-		others := []virtualServer{server(proxy.TCP, "192.0.2.1:80"), server(proxy.TCP, "192.0.2.1:30080")}
-		for _, s := range append(slices.Clone(ours), others...) {
-			s.add(t)
-		}
+		ours := []genl.Key{server(proxy.TCP, "10.96.0.1:443"), server(proxy.UDP, "10.96.0.10:53"), server(proxy.TCP, "10.96.0.10:53"), server(proxy.TCP, "[fd00:96::1]:443")}
+		others := []genl.Key{server(proxy.TCP, "192.0.2.1:80"), server(proxy.TCP, "192.0.2.1:30080")}
+		addServers(t, append(slices.Clone(ours), others...)...)
 		found, err := FindIPVS()
 		if err != nil {
 			t.Fatal(err)
 		}
 		want, got := []string{"interface: kube-ipvs0"}, []string(nil)
 		for _, s := range ours {
-			want = append(want, s.object().String())
+			want = append(want, serverObject(s).String())
 		}
 		for _, o := range found.Objects() {
 			got = append(got, o.String())
