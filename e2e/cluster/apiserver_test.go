@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,6 +67,56 @@ func TestAPIServerOutage(t *testing.T) {
 	}
 	if !s.proxy.Running() {
 		t.Error("the proxy ended")
+	}
+}
+
+// TestWatchSilent has the proxy's connections go dead without a word. It must notice that by itself, and connect again.
+func TestWatchSilent(t *testing.T) {
+	s := ownScene(t)
+	service := s.create(plain("web"), "pod-2")
+	s.follow()
+	s.reached(service, "before", "pod-2")
+	if n := s.plane.Front.Freeze(); n == 0 {
+		t.Fatal("the proxy has no connection")
+	}
+	s.run("web", "pod-3")
+	must(t, s.plane.RemovePod(s.ctx, s.ns, pod("web", "pod-2")))
+	within(t, 75*time.Second, "a change after a silent loss of all connections arrives", func() {
+		s.becomes(t, "the other pod is reached", localPod, s.clusterIP(service, proxy.IPv6), kept("pod-3"))
+	})
+	s.follow()
+	s.reached(service, "after", "pod-3")
+}
+
+// TestStartWithoutAPIServer starts the proxy while no API server can be reached: the rules of the process before stay, and it becomes
+// ready when there is one.
+func TestStartWithoutAPIServer(t *testing.T) {
+	s := ownScene(t)
+	service := s.create(full("web"), "pod-2", "pod-5")
+	s.follow()
+	loads := []*load{
+		s.apply(t, "ClusterIP", localPod, s.clusterIP(service, proxy.IPv4)),
+		s.apply(t, "NodePort", outside, s.address(service, proxy.NodePort, proxy.IPv6, proxy.TCP)),
+	}
+	s.proxy.Kill()
+	s.plane.Front.Shut()
+	before := len(s.proxy.Log())
+	p, err := s.launch(s.kubeconfig, s.user)
+	must(t, err)
+	eventually(t, "the log says that the API server cannot be reached", func() string {
+		if log := s.proxy.Log()[before:]; !strings.Contains(log, "connection refused") {
+			return log
+		}
+		return ""
+	})
+	s.health(t, "/readyz", 503)
+	s.reached(service, "without an API server", "pod-2", "pod-5")
+	s.run("web", "pod-3")
+	must(t, s.plane.Front.Open(), s.ready(p))
+	s.follow()
+	s.reached(service, "with an API server", "pod-2", "pod-3", "pod-5")
+	for _, l := range loads {
+		l.judge()
 	}
 }
 

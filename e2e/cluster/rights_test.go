@@ -78,6 +78,9 @@ func limited(without string) []rbac.PolicyRule {
 			}
 		}
 	}
+	if without == "events" {
+		return rules
+	}
 	return append(rules, rbac.PolicyRule{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch", "update"}})
 }
 
@@ -106,7 +109,7 @@ func TestForbidden(t *testing.T) {
 	for _, row := range []struct {
 		resource string
 		needed   bool // nothing can work without it
-	}{{"servicecidrs", false}, {"nodes", false}, {"endpointslices", true}, {"services", true}} {
+	}{{"servicecidrs", false}, {"events", false}, {"nodes", false}, {"endpointslices", true}, {"services", true}} {
 		t.Run(row.resource, func(t *testing.T) {
 			grant(row.resource)
 			before := logLength(c)
@@ -141,6 +144,13 @@ func (c *cluster) withoutRight(t *testing.T, kubeconfig, resource string, needed
 	before := logLength(c)
 	p, err := c.launch(kubeconfig, "limited")
 	must(t, err)
+	if resource == "events" {
+		must(t, c.ready(p))
+		// Something to tell: two Services want the same address.
+		s := c.scene(t)
+		s.create(full("one", externalIP("192.168.60.9")), "pod-2")
+		s.create(full("two", externalIP("192.168.60.9")), "pod-2")
+	}
 	eventually(t, "the log names what is forbidden", func() string {
 		for line := range strings.Lines(p.Log()[before:]) {
 			if strings.Contains(line, "forbidden") && strings.Contains(line, resource) {

@@ -25,7 +25,37 @@ type Front struct {
 }
 
 // relay is one connection through the front.
-type relay struct{ client, server net.Conn }
+type relay struct {
+	client, server net.Conn
+	frozen         chan struct{} // closed when nothing is passed on any more
+	ended          chan struct{} // closed with both sides
+	freeze, end    func()        // close them once
+}
+
+func newRelay(client, server net.Conn) *relay {
+	r := &relay{client: client, server: server, frozen: make(chan struct{}), ended: make(chan struct{})}
+	r.freeze = sync.OnceFunc(func() { close(r.frozen) })
+	r.end = sync.OnceFunc(func() { close(r.ended) })
+	return r
+}
+
+// side is one side of a relay, as it is read from: what comes once the relay is frozen gets lost.
+type side struct {
+	net.Conn
+	relay *relay
+}
+
+// Read implements io.Reader.
+func (s side) Read(b []byte) (int, error) {
+	n, err := s.Conn.Read(b)
+	select {
+	case <-s.relay.frozen:
+		<-s.relay.ended
+		return 0, net.ErrClosed
+	default:
+		return n, err
+	}
+}
 
 func newFront(host *lab.Host, to netip.AddrPort, at ...netip.AddrPort) (*Front, error) {
 	f := &Front{host: host, at: at, to: to.String(), conns: map[*relay]struct{}{}}
@@ -74,6 +104,17 @@ func (f *Front) Cut() int {
 	return n
 }
 
+// Freeze has the connections that are open carry nothing any more, without a word to either side, as a firewall does that forgot them. It
+// returns how many they were. New ones are served.
+func (f *Front) Freeze() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for r := range f.conns {
+		r.freeze()
+	}
+	return len(f.conns)
+}
+
 // Connections returns how many connections are open.
 func (f *Front) Connections() int {
 	f.mu.Lock()
@@ -94,7 +135,7 @@ func (f *Front) accept(l net.Listener) {
 // serve passes bytes on until either side ends. If the API server is down, the client's connection is reset.
 func (f *Front) serve(l net.Listener, client net.Conn) {
 	server, err := f.host.DialContext(context.Background(), "tcp", f.to)
-	r := &relay{client, server}
+	r := newRelay(client, server)
 	if err != nil || !f.keep(l, r) {
 		r.reset()
 		return
@@ -103,7 +144,7 @@ func (f *Front) serve(l net.Listener, client net.Conn) {
 	whole := make(chan bool, 2) // whether one side said all that it had to say, so that the other one may go on
 	for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
 		go func() {
-			_, err := io.Copy(way[1], way[0])
+			_, err := io.Copy(way[1], side{way[0], r})
 			whole <- err == nil && way[1].(*net.TCPConn).CloseWrite() == nil
 		}()
 	}
@@ -132,6 +173,7 @@ func (f *Front) forget(r *relay) {
 
 // reset ends both sides by a TCP reset.
 func (r *relay) reset() {
+	r.end()
 	for _, c := range []net.Conn{r.client, r.server} {
 		if c == nil {
 			continue

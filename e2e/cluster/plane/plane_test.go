@@ -217,6 +217,18 @@ func front(ctx context.Context, t *testing.T, p *Plane) {
 	if err := list(); err != nil {
 		t.Errorf("after the cut: %v", err)
 	}
+	if n := p.Front.Freeze(); n == 0 {
+		t.Error("no connection was frozen")
+	}
+	brief, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+	if _, err := c.CoreV1().Services("").List(brief, metav1.ListOptions{}); err == nil {
+		t.Error("answered through a frozen connection")
+	}
+	p.Front.Cut()
+	if err := list(); err != nil {
+		t.Errorf("after frozen connections were cut: %v", err)
+	}
 	p.Front.Shut()
 	if err := list(); err == nil {
 		t.Error("connected through a front that is shut")
