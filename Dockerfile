@@ -22,7 +22,7 @@ RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache
     go build -trimpath -buildvcs=false -ldflags "$LDFLAGS" -o /image/usr/local/bin/turnout ./cmd/turnout && \
     ln -s turnout /image/usr/local/bin/kube-proxy
 
-# For a mode that runs iptables, which this version of Turnout does not have yet: Debian's iptables, with both of its variants, nft and legacy.
+# For mode iptables, which runs iptables-restore: Debian's, in both variants, nft and legacy.
 FROM ${DEBIAN_IMAGE} AS iptables
 RUN command -v iptables-nft iptables-legacy >/dev/null || \
     { apt-get update -q && apt-get install -qy --no-install-recommends iptables && rm -rf /var/lib/apt/lists/*; }
