@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -133,18 +135,23 @@ func TestWatchBroken(t *testing.T) {
 	stays := s.create(plain("stays"), "pod-2")
 	s.follow()
 	steady := s.apply(t, "a Service that stays", localPod, s.clusterIP(stays, proxy.IPv4))
-	done, ended := make(chan struct{}), make(chan int)
-	go func() { ended <- s.disturb(rand.New(rand.NewPCG(seed, 1)), done) }()
+	const steps, cuts = 120, 10
+	var cut atomic.Int64
+	done, ended := make(chan struct{}), make(chan error, 1)
+	stop := sync.OnceFunc(func() { close(done) })
+	defer stop()
+	go func() { ended <- s.disturb(rand.New(rand.NewPCG(seed, 1)), &cut, done) }()
 	w := &world{scene: s, rng: rng, services: map[string]*v1.Service{}, pods: map[string]map[string]bool{}}
-	for range 120 {
+	n := 0
+	for end := time.Now().Add(patience); (n < steps || cut.Load() < cuts) && time.Now().Before(end); n++ {
 		w.step()
 		time.Sleep(time.Duration(rng.IntN(40)) * time.Millisecond)
 	}
-	close(done)
-	cut := <-ended
-	t.Logf("%d connections were cut", cut)
-	if cut < 10 {
-		t.Errorf("only %d connections were cut: this proves nothing", cut)
+	stop()
+	must(t, <-ended)
+	t.Logf("%d changes, %d connections were cut", n, cut.Load())
+	if n < steps || cut.Load() < cuts {
+		t.Errorf("%d changes, %d connections were cut: this proves nothing", n, cut.Load())
 	}
 	must(t, s.plane.Front.Open())
 	s.follow()
@@ -154,21 +161,20 @@ func TestWatchBroken(t *testing.T) {
 	steady.judge()
 }
 
-// disturb breaks connections until done is closed, and returns how many.
-func (s *scene) disturb(rng *rand.Rand, done <-chan struct{}) (cut int) {
+// disturb breaks connections until done is closed, and counts them.
+func (s *scene) disturb(rng *rand.Rand, cut *atomic.Int64, done <-chan struct{}) error {
 	for {
 		select {
 		case <-done:
-			return cut
+			return nil
 		case <-time.After(time.Duration(rng.IntN(400)) * time.Millisecond):
 		}
-		cut += s.plane.Front.Cut()
+		cut.Add(int64(s.plane.Front.Cut()))
 		if rng.IntN(4) == 0 {
 			s.plane.Front.Shut()
 			time.Sleep(time.Duration(rng.IntN(300)) * time.Millisecond)
 			if err := s.plane.Front.Open(); err != nil {
-				s.t.Error(err)
-				return cut
+				return err
 			}
 		}
 	}
