@@ -139,17 +139,30 @@ func (b *Backend) rebuild(ctx context.Context, s *proxy.State) (proxy.Report, er
 	}
 	for {
 		r := newTables(&b.options, s, b.excluded)
-		script := r.build(found)
-		text, owners := script.text()
-		err := b.kernel.restore(ctx, text)
+		operations, owners, err := b.carryOut(ctx, r.build(found, b.kernel.chunk()))
 		if err == nil {
 			b.rules = r
-			return proxy.Report{Full: true, Operations: script.operations()}, b.once(ctx, found)
+			return proxy.Report{Full: true, Operations: operations}, b.once(ctx, found)
 		}
 		if !b.exclude(owners, err) {
 			return proxy.Report{}, fmt.Errorf("program all rules for %s: %w", s.Family, err)
 		}
 	}
+}
+
+// carryOut carries out scripts, up to the first that fails, whose owners of lines it returns.
+func (b *Backend) carryOut(ctx context.Context, scripts []*script) (operations int, owners []*proxy.ServicePortName, err error) {
+	for _, s := range scripts {
+		var text []byte
+		if text, owners = s.text(); len(text) == 0 {
+			continue
+		}
+		if err := b.kernel.restore(ctx, text); err != nil {
+			return operations, owners, err
+		}
+		operations += s.operations()
+	}
+	return operations, nil, nil
 }
 
 // once deletes jumps that are there more than once.
@@ -203,18 +216,7 @@ func (b *Backend) Cleanup(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("see what is programmed for %s: %w", b.options.Family, err)
 	}
-	s := &script{}
-	for _, table := range tables {
-		x := s.section(table)
-		for _, name := range found.chains[table] {
-			x.drop(name, nil)
-		}
-	}
-	if s.operations() == 0 {
-		return nil
-	}
-	text, _ := s.text()
-	if err := b.kernel.restore(ctx, text); err != nil {
+	if _, _, err := b.carryOut(ctx, found.drop(b.kernel.chunk())); err != nil {
 		return fmt.Errorf("delete the chains for %s: %w", b.options.Family, err)
 	}
 	return nil

@@ -98,7 +98,7 @@ func BenchmarkRender(b *testing.B) {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
 			s := benchState(n)
 			for b.Loop() {
-				newTables(&Options{Family: proxy.IPv4}, s, nil).build(newFound()).text()
+				newTables(&Options{Family: proxy.IPv4}, s, nil).build(newFound(), 0)[0].text()
 			}
 		})
 	}

@@ -12,7 +12,7 @@ import (
 func WriteText(w io.Writer, o Options, s *proxy.State) error {
 	o.Family = s.Family
 	t := newTables(&o, s, nil)
-	text, _ := t.build(nil).text()
+	text, _ := t.build(nil, 0)[0].text()
 	_, err := w.Write(text)
 	return err
 }
@@ -43,10 +43,10 @@ func (t *rules) services() []*proxy.Service {
 	return out
 }
 
-// build returns the script that makes everything, on what was found.
-func (t *rules) build(found *found) *script {
-	s := &script{}
-	sections := map[string]*section{}
+// build returns the scripts that make everything, on what was found. With chunk 0 it is one. Otherwise the chains of Services are made beforehand, those of so many
+// Services by each script: all chains of a Service in one step, before KUBE-SERVICES changes and leads to them, while the way that led to them before still does.
+func (t *rules) build(found *found, chunk int) []*script {
+	s, sections := &script{}, map[string]*section{}
 	for _, table := range tables {
 		x := s.section(table)
 		sections[table] = x
@@ -64,7 +64,7 @@ func (t *rules) build(found *found) *script {
 			sections[sharedNames[c].table].append(sharedNames[c].name, r, nil)
 		}
 	}
-	made := t.buildServices(sections)
+	first, made := t.buildServices(sections, chunk)
 	for c := range sharedChains {
 		for _, r := range t.tailOf(c) {
 			sections[sharedNames[c].table].append(sharedNames[c].name, r, nil)
@@ -73,16 +73,25 @@ func (t *rules) build(found *found) *script {
 	for _, table := range tables {
 		found.reconcile(sections[table], made)
 	}
-	return s
+	return append(first, s)
 }
 
-// buildServices adds all that belongs to Services, and returns the names of their chains.
-func (t *rules) buildServices(sections map[string]*section) map[string]bool {
-	made := map[string]bool{}
-	for _, s := range t.services() {
+// buildServices adds all that belongs to Services, and returns the scripts that go first and the names of the Services' chains.
+func (t *rules) buildServices(sections map[string]*section, chunk int) (first []*script, made map[string]bool) {
+	made = map[string]bool{}
+	services := t.services()
+	x := sections[nat]
+	for i, s := range services {
+		if chunk > 0 && len(services) > chunk && i%chunk == 0 {
+			first = append(first, &script{})
+			x = first[len(first)-1].section(nat)
+			if i == 0 {
+				x.chain(&chain{markChain, t.fixedRules(nat, markChain)}, nil)
+			}
+		}
 		p := t.service(s)
 		for i := range p.chains {
-			sections[nat].chain(&p.chains[i], &s.Name)
+			x.chain(&p.chains[i], &s.Name)
 			made[p.chains[i].name] = true
 		}
 		for c, lines := range p.lines {
@@ -100,7 +109,17 @@ func (t *rules) buildServices(sections map[string]*section) map[string]bool {
 	for _, r := range t.healthRules() {
 		sections[filter].append(sharedNames[filterNodePorts].name, r, nil)
 	}
-	return made
+	return first, made
+}
+
+// fixedRules are the rules of a chain that no Service changes.
+func (t *rules) fixedRules(table, name string) []string {
+	for _, c := range t.fixed(table) {
+		if c.name == name {
+			return c.rules
+		}
+	}
+	return nil
 }
 
 // count notes the ClusterIPs of a part that comes or goes.

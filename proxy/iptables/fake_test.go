@@ -21,6 +21,8 @@ type fakeKernel struct {
 	fail error
 	// scripts counts what was carried out.
 	scripts int
+	// size is what chunk returns.
+	size int
 	// seen is called after each section.
 	seen func()
 }
@@ -125,6 +127,8 @@ func target(rule string) string {
 	to, _, _ = strings.Cut(to, " ")
 	return to
 }
+
+func (k *fakeKernel) chunk() int { return k.size }
 
 func (k *fakeKernel) look(context.Context) (*found, error) {
 	f := newFound()

@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,6 +32,42 @@ func (f *found) reconcile(x *section, made map[string]bool) {
 			x.drop(name, nil)
 		}
 	}
+}
+
+// drop returns scripts that delete all chains that were found, about so many Services' at a time; all at once if chunk is 0. Nothing but these chains leads to them. A chain
+// goes before those that it leads to.
+func (f *found) drop(chunk int) []*script {
+	const chainsEach = 8 // what a Service has
+	order := []string{"", sourcesPrefix, entryPrefix, clusterPrefix, localPrefix, endpointPrefix, markChain}
+	s := &script{}
+	scripts := []*script{s}
+	for _, table := range tables {
+		names := slices.Clone(f.chains[table])
+		slices.SortFunc(names, func(a, b string) int { return cmp.Compare(rank(order, a), rank(order, b)) })
+		x := s.section(table)
+		for _, name := range names {
+			if chunk > 0 && len(x.chains) >= chunk*chainsEach {
+				s = &script{}
+				scripts = append(scripts, s)
+				x = s.section(table)
+			}
+			x.drop(name, nil)
+		}
+	}
+	if len(scripts) == 1 && s.operations() == 0 {
+		return nil
+	}
+	return scripts
+}
+
+// rank is the place of a chain by how its name begins; all others come first, as they lead to these.
+func rank(order []string, name string) int {
+	for i := len(order) - 1; i > 0; i-- {
+		if strings.HasPrefix(name, order[i]) {
+			return i
+		}
+	}
+	return 0
 }
 
 // add notes a rule of one of the kernel's own chains, if it is one of our jumps.

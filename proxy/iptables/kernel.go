@@ -13,6 +13,8 @@ import (
 type kernel interface {
 	// restore carries out a script.
 	restore(ctx context.Context, text []byte) error
+	// chunk is how many Services' chains are made at a time when all are; 0 for all.
+	chunk() int
 	// look finds out what there is of ours.
 	look(ctx context.Context) (*found, error)
 	// unjump deletes our jumps but for the first so many of each.
@@ -40,6 +42,9 @@ func openKernel(p *programs) kernel {
 
 // legacyKernel is the kernel as iptables-legacy shows it.
 type legacyKernel struct{ *programs }
+
+// chunk is all: every script, however short, has the program read and write the whole table.
+func (k *legacyKernel) chunk() int { return 0 }
 
 func (k *legacyKernel) look(ctx context.Context) (*found, error) {
 	f, _, err := k.read(ctx)
@@ -131,6 +136,10 @@ func (k *nftKernel) restore(ctx context.Context, text []byte) error {
 	}
 	return err
 }
+
+// chunk bounds the time that iptables-nft-restore takes, which grows with the square of the number of chains in its input: for each line it looks for the
+// chain in a list. For 10,000 Services of 5 endpoints it is a fifth with 20 scripts rather than one.
+func (k *nftKernel) chunk() int { return 500 }
 
 func (k *nftKernel) look(context.Context) (*found, error) {
 	f, _, err := k.read()
