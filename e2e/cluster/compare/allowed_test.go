@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"turnout/proxy/proxytest/lab"
 )
 
 // What is meant to differ. Each entry names its reason by a piece of text of docs/differences.md, which must be there.
@@ -18,6 +20,22 @@ type allowance struct {
 var allowances = []allowance{
 	{"One Service has an address of another", func(d *difference) bool { return d.contested }},
 	{"**Endpoints listed twice**", func(d *difference) bool { return d.ambiguous }},
+	{"**Mode iptables does the same to packets as mode nftables.**", func(d *difference) bool {
+		got, theirs := d.turnout.result(), d.upstream.result()
+		switch {
+		case d.mode != "iptables":
+			return false
+		case d.kind == undefined && !d.foreign:
+			return got == lab.Refused
+		case d.kind == nobody, d.foreign && (d.kind == "ClusterIP" || d.kind == undefined):
+			return got == lab.Timeout
+		case d.kind == "load-balancer IP" && d.restricted && theirs == lab.Refused:
+			return got == lab.Timeout
+		case d.kind == "load-balancer IP" || d.kind == "external IP":
+			return got == lab.Refused && d.From == "n1"
+		}
+		return false
+	}},
 }
 
 // allowed returns the reason of a difference that is meant to be, "" of any other.

@@ -39,8 +39,8 @@ func TestChangedFile(t *testing.T) {
 		{"a field of the process, written", add("enableProfiling: true"), plain, writeFile, ends, ends, "enableProfiling"},
 		{"a field of the process, renamed", add("enableProfiling: true"), plain, replaceFile, stays, ends, "enableProfiling"},
 		{"a field of the process, in a volume", add("enableProfiling: true"), volume, swapVolume, stays, ends, "enableProfiling"},
-		{"a field of the rules", strings.Replace(add(""), "masqueradeAll: false", "masqueradeAll: true", -1), plain, writeFile, ends, stays, "is in effect"},
-		{"a field of the rules, in a volume", strings.Replace(add(""), "masqueradeAll: false", "masqueradeAll: true", -1), volume, swapVolume, stays, stays, "is in effect"},
+		{"a field of the rules", strings.ReplaceAll(add(""), "masqueradeAll: false", "masqueradeAll: true"), plain, writeFile, ends, stays, "is in effect"},
+		{"a field of the rules, in a volume", strings.ReplaceAll(add(""), "masqueradeAll: false", "masqueradeAll: true"), volume, swapVolume, stays, stays, "is in effect"},
 		{"a comment", add("# nothing"), plain, writeFile, ends, stays, "no setting did"},
 		{"not to be used", add("bindAddress: nowhere"), plain, writeFile, ends, stays, "cannot be used"},
 	} {

@@ -88,7 +88,7 @@ func openEverywhere(t *testing.T, s *beside.Side, objects []metav1.Object) (out 
 	for _, p := range packets(s.Lab.Cluster, objects) {
 		first := p.Source == s.Lab.Cluster.Host(p.From).Addr(p.family())
 		if !first || !slices.Contains([]string{"client", "pod-1", "n1"}, p.From) || p.service == "" || p.Protocol == proxy.SCTP ||
-			p.kind == "undefined port of the ClusterIP" || p.kind == "NodePort" && p.Destination != s.Lab.Cluster.Hosts[0].Addr(p.family()) {
+			p.kind == undefined || p.kind == "NodePort" && p.Destination != s.Lab.Cluster.Hosts[0].Addr(p.family()) {
 			continue
 		}
 		f, err := s.Lab.Host(p.From).Flow(p.Protocol, netip.AddrPortFrom(p.Destination, p.Port), 50*time.Millisecond)

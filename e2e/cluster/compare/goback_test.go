@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -58,40 +59,44 @@ func inMode(mode string) settings {
 	}
 }
 
-// TestGoBack starts kube-proxy where Turnout was killed. From then on packets must come to the same as in another lab, where nothing was
-// before: what changed since Turnout was killed, and everything else, is up to kube-proxy alone.
+// TestGoBack starts kube-proxy where Turnout was killed, each in any mode that it has. From then on packets must come to the same as in
+// another lab, where nothing was before: what changed since Turnout was killed, and everything else, is up to kube-proxy alone.
 func TestGoBack(t *testing.T) {
-	for _, mode := range modes {
-		name := string(mode.mode())
-		t.Run(name, func(t *testing.T) {
-			if why := mode.unusable(); why != "" {
-				t.Skip(why)
-			}
-			program := binaries(t)
-			p := newLabs(t, mode.settings, program.KubeProxy, program.KubeProxy)
-			p.turnout.Name, p.upstream.Name = "after", "clean"
-			p.handOver(t, program.Turnout, p.usualConfig(t), program.KubeProxy, p.path)
-		})
+	for _, from := range modes {
+		for _, to := range modes {
+			t.Run(fmt.Sprintf("from %s to %s", from.mode(), to.mode()), func(t *testing.T) {
+				program := binaries(t)
+				if why := cmp.Or(from.unusable(), to.unusable()); why != "" {
+					t.Skip(why)
+				}
+				if mode := string(from.mode()); !supports(t, mode) {
+					t.Skipf("turnout does not have mode %s", mode)
+				}
+				p := newLabs(t, to.settings, program.KubeProxy, program.KubeProxy)
+				p.turnout.Name, p.upstream.Name = "after", "clean"
+				p.handOver(t, program.Turnout, p.config(t, from.settings), program.KubeProxy, p.path)
+			})
+		}
 	}
 }
 
-// TestTakeOver starts Turnout where kube-proxy was killed. Coming from mode nftables no connection fails.
+// TestTakeOver starts Turnout where kube-proxy was killed, each in any mode that it has. No connection fails meanwhile.
 func TestTakeOver(t *testing.T) {
-	for _, mode := range modes {
-		name := string(mode.mode())
-		t.Run(name, func(t *testing.T) {
-			if why := mode.unusable(); why != "" {
-				t.Skip(why)
-			}
-			program := binaries(t)
-			p := newLabs(t, usual, program.Turnout, program.Turnout)
-			p.turnout.Name, p.upstream.Name = "after", "clean"
-			config, err := p.Config("before.conf", mode.edit)
-			if err != nil {
-				t.Fatal(err)
-			}
-			p.handOver(t, program.KubeProxy, config, program.Turnout, p.path)
-		})
+	for _, from := range modes {
+		for _, to := range modes {
+			t.Run(fmt.Sprintf("from %s to %s", from.mode(), to.mode()), func(t *testing.T) {
+				program := binaries(t)
+				if why := cmp.Or(from.unusable(), to.unusable()); why != "" {
+					t.Skip(why)
+				}
+				if mode := string(to.mode()); !supports(t, mode) {
+					t.Skipf("turnout does not have mode %s", mode)
+				}
+				p := newLabs(t, to.settings, program.Turnout, program.Turnout)
+				p.turnout.Name, p.upstream.Name = "after", "clean"
+				p.handOver(t, program.KubeProxy, p.config(t, from.settings), program.Turnout, p.path)
+			})
+		}
 	}
 }
 
@@ -102,10 +107,10 @@ func (s settings) mode() proxyconfig.ProxyMode {
 	return c.Mode
 }
 
-// usualConfig writes the configuration of a proxy in mode nftables.
-func (p *pair) usualConfig(t *testing.T) string {
+// config writes the configuration of the proxy that runs first.
+func (p *pair) config(t *testing.T, s settings) string {
 	t.Helper()
-	path, err := p.Config("usual.conf", nil)
+	path, err := p.Config("before.conf", s.edit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,9 +160,11 @@ func (p *pair) handOver(t *testing.T, before, beforeConfig, after, afterConfig s
 		}
 	}
 	p.sameRules(t, ofOthers...)
-	compare := func() {
+	compare := func(some ...string) {
 		t.Helper()
-		list := slices.DeleteFunc(packets(c, append(p.Objects(), gone...)), superfluous)
+		list := slices.DeleteFunc(packets(c, append(p.Objects(), gone...)), func(p packet) bool {
+			return superfluous(p) || len(some) > 0 && !slices.Contains(some, p.service)
+		})
 		answered, unanswered := p.compare(t, list)
 		t.Logf("%d packets compared, %d answered, %d not", len(list), answered, unanswered)
 	}
@@ -168,7 +175,7 @@ func (p *pair) handOver(t *testing.T, before, beforeConfig, after, afterConfig s
 		t.Fatal(err)
 	}
 	p.set(with(c, service(41, "moves"), on("pod-3"))...)
-	compare()
+	compare("default/moves", "default/new", "default/goes")
 }
 
 // ofOthers are chains that kube-proxy's mode iptables leaves, which are not its own: iptables makes the first when it is used, and the last
@@ -190,25 +197,25 @@ const steady = 40
 // history is what there is first, what of it goes, and what comes or changes then.
 func history(c *proxytest.Cluster) (first, gone, second []metav1.Object) {
 	all := map[string][]metav1.Object{}
-	make := func(i int, name string, endpoints []endpointAt, edits ...func(*v1.Service)) []metav1.Object {
+	of := func(i int, name string, endpoints []endpointAt, edits ...func(*v1.Service)) []metav1.Object {
 		all[name] = with(c, service(i, name, edits...), endpoints...)
 		return all[name]
 	}
 	here, there := []endpointAt{on("pod-2")}, []endpointAt{on("pod-5")}
 	for _, list := range [][]metav1.Object{
-		make(steady, "steady", []endpointAt{on("pod-2"), on("pod-3")}),
-		make(41, "moves", here), make(42, "goes", here), make(43, "ends", here), make(44, "begins", nil),
-		make(45, "becomes-local", there), make(46, "opens", here, sourceRanges("203.0.113.0/24", "2001:db8::/64")),
-		make(47, "closes", here), make(48, "sticks", []endpointAt{on("pod-1"), on("pod-2")}, clientAffinity),
-		make(49, "loses-affinity", []endpointAt{on("pod-1"), on("pod-2")}, clientAffinity), make(50, "hairpin", []endpointAt{on("pod-1")}),
+		of(steady, "steady", []endpointAt{on("pod-2"), on("pod-3")}),
+		of(41, "moves", here), of(42, "goes", here), of(43, "ends", here), of(44, "begins", nil),
+		of(45, "becomes-local", there), of(46, "opens", here, sourceRanges("203.0.113.0/24", "2001:db8::/64")),
+		of(47, "closes", here), of(48, "sticks", []endpointAt{on("pod-1"), on("pod-2")}, clientAffinity),
+		of(49, "loses-affinity", []endpointAt{on("pod-1"), on("pod-2")}, clientAffinity), of(50, "hairpin", []endpointAt{on("pod-1")}),
 	} {
 		first = append(first, list...)
 	}
 	gone = all["goes"]
 	for _, list := range [][]metav1.Object{
-		make(41, "moves", there), make(43, "ends", nil), make(44, "begins", here), make(45, "becomes-local", there, externalLocal, internalLocal),
-		make(46, "opens", here), make(47, "closes", here, sourceRanges("203.0.113.0/24", "2001:db8::/64")),
-		make(49, "loses-affinity", []endpointAt{on("pod-1"), on("pod-2")}), make(51, "new", here), make(52, "new-local", there, externalLocal),
+		of(41, "moves", there), of(43, "ends", nil), of(44, "begins", here), of(45, "becomes-local", there, externalLocal, internalLocal),
+		of(46, "opens", here), of(47, "closes", here, sourceRanges("203.0.113.0/24", "2001:db8::/64")),
+		of(49, "loses-affinity", []endpointAt{on("pod-1"), on("pod-2")}), of(51, "new", here), of(52, "new-local", there, externalLocal),
 	} {
 		second = append(second, list...)
 	}

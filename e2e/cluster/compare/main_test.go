@@ -15,7 +15,7 @@ var (
 	turnoutFlag  = flag.String("binary", "", "the turnout binary to test; bin/turnout of the repository if empty")
 	upstreamFlag = flag.String("kube-proxy", "", "the kube-proxy binary to compare with; the one beside the control plane's programs if empty")
 	binariesFlag = flag.String("binaries", "", "the folder with the control plane's programs; where hack/e2e.sh builds them if empty")
-	randomCases  = flag.Int("random.cases", 160, "random Services that TestRandom sends packets to, for each configuration")
+	randomCases  = flag.Int("random.cases", 120, "random Services that TestRandom sends packets to, for each configuration")
 	randomSeed   = flag.Uint64("random.seed", 0, "first random number of TestRandom; another one each time if 0")
 )
 

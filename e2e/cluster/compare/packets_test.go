@@ -20,6 +20,8 @@ type packet struct {
 	// service is the name of whose address it is sent to, "" if it is nobody's; kind says which of its addresses.
 	service, kind string
 	sticky        bool // the Service has session affinity
+	foreign       bool // it is another proxy's
+	restricted    bool // it has source ranges
 	// ambiguous tells that an endpoint of the Service is listed twice, in different words; contested that another Service has the same
 	// address and port.
 	ambiguous, contested bool
@@ -35,6 +37,12 @@ func (p packet) String() string {
 	return fmt.Sprintf("%s, %s of %s", p.Packet, p.kind, p.service)
 }
 
+// Kinds of packets that no Service is meant to get.
+const (
+	undefined = "undefined port of the ClusterIP"
+	nobody    = "ClusterIP of nobody"
+)
+
 // packets returns those to every address that objects name, from everybody: whether a proxy should serve the address or not. There
 // are also some to ports and addresses that no Service has. Which packets these are does not depend on any proxy's opinion.
 func packets(c *proxytest.Cluster, objects []metav1.Object) []packet {
@@ -49,6 +57,7 @@ func packets(c *proxytest.Cluster, objects []metav1.Object) []packet {
 		name := s.Namespace + "/" + s.Name
 		for _, t := range targets(c, s) {
 			t.service, t.sticky, t.ambiguous = name, s.Spec.SessionAffinity == v1.ServiceAffinityClientIP, twice[name]
+			t.foreign, t.restricted = foreign(s), len(s.Spec.LoadBalancerSourceRanges) > 0
 			if owners[t.target()] == nil {
 				owners[t.target()] = map[string]bool{}
 			}
@@ -58,8 +67,8 @@ func packets(c *proxytest.Cluster, objects []metav1.Object) []packet {
 	}
 	for _, f := range proxy.Families {
 		for _, t := range []packet{
-			{Packet: proxytest.Packet{Destination: nobodys[f], Port: 80, Protocol: proxy.TCP}, kind: "ClusterIP of nobody"},
-			{Packet: proxytest.Packet{Destination: nobodys[f], Port: 53, Protocol: proxy.UDP}, kind: "ClusterIP of nobody"},
+			{Packet: proxytest.Packet{Destination: nobodys[f], Port: 80, Protocol: proxy.TCP}, kind: nobody},
+			{Packet: proxytest.Packet{Destination: nobodys[f], Port: 53, Protocol: proxy.UDP}, kind: nobody},
 			{Packet: proxytest.Packet{Destination: c.Hosts[0].Addr(f), Port: 32767, Protocol: proxy.TCP}, kind: "NodePort of nobody"},
 		} {
 			out = append(out, fromEverybody(c, t, nil)...)
@@ -105,7 +114,7 @@ func targets(c *proxytest.Cluster, s *v1.Service) (out []packet) {
 	}
 	for _, text := range s.Spec.ClusterIPs[:min(1, len(s.Spec.ClusterIPs))] {
 		if a, err := netip.ParseAddr(text); err == nil {
-			out = append(out, packet{Packet: proxytest.Packet{Destination: a, Port: 81, Protocol: proxy.TCP}, kind: "undefined port of the ClusterIP"})
+			out = append(out, packet{Packet: proxytest.Packet{Destination: a, Port: 81, Protocol: proxy.TCP}, kind: undefined})
 		}
 	}
 	return out

@@ -14,7 +14,7 @@ const (
 	// atOnce is the number of Services that there are at the same time; swap of them change from one comparison to the next.
 	atOnce, swap = 60, 30
 	// packetsEach is the number of packets of each comparison.
-	packetsEach = 2500
+	packetsEach = 2000
 )
 
 // TestRandom sends packets to random Services, which change again and again while the proxies run.
