@@ -64,14 +64,7 @@ func TestInitOnly(t *testing.T) {
 	if err := l.ServeEndpoints(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.CopyFS(filepath.Join(shared, "manifests"), examples.Files); err != nil {
-		t.Fatal(err)
-	}
-	config := filepath.Join(shared, "config.conf")
-	if err := os.WriteFile(config, []byte(configuration), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	args := []string{"--config", config, "--manifests", filepath.Join(shared, "manifests"), "--hostname-override", "n1"}
+	args := arguments(t, shared, configuration)
 
 	if log := serve(t, l, program, args); !strings.Contains(log, untuned) {
 		t.Errorf("read-only /proc/sys, and no word of it:\n%s", log)
@@ -103,6 +96,20 @@ func TestNoCapability(t *testing.T) {
 	}
 }
 
+// TestModeIptables serves in mode iptables from the image of the target iptables, with the variant that uses nftables.
+func TestModeIptables(t *testing.T) {
+	program, shared := container(t, archive(t, *iptablesFlag), netAdmin)
+	l := lab.ForTest(t)
+	if err := l.ServeEndpoints(); err != nil {
+		t.Fatal(err)
+	}
+	args := arguments(t, shared, strings.Replace(configuration, "mode: nftables", "mode: iptables", 1))
+	log := serve(t, l, program, args)
+	if !strings.Contains(log, `mode="iptables"`) {
+		t.Errorf("not in mode iptables:\n%s", log)
+	}
+}
+
 // TestIptables checks that the image of the target iptables has both variants of Debian's iptables.
 func TestIptables(t *testing.T) {
 	program, _ := container(t, archive(t, *iptablesFlag), netAdmin+" --entrypoint /usr/bin/env")
@@ -117,6 +124,19 @@ func TestIptables(t *testing.T) {
 			t.Errorf("exit status %d; no word of %s in\n%s", code, want, log)
 		}
 	}
+}
+
+// arguments are those of a proxy that serves the examples with a configuration.
+func arguments(t *testing.T, shared, configuration string) []string {
+	t.Helper()
+	if err := os.CopyFS(filepath.Join(shared, "manifests"), examples.Files); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(shared, "config.conf")
+	if err := os.WriteFile(config, []byte(configuration), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"--config", config, "--manifests", filepath.Join(shared, "manifests"), "--hostname-override", "n1"}
 }
 
 // serve runs the proxy until it is ready and a pod got through to a Service, ends it, and returns its log.
