@@ -46,6 +46,7 @@ func TestHitless(t *testing.T) {
 		if err := n.ServeEndpoints(); err != nil {
 			t.Fatal(err)
 		}
+		n.backend.kernel = inSteps{n.backend.kernel}
 		n.apply(proxytest.NewState(o.Family, web(o.Family, 0, "2", "3")))
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
@@ -67,6 +68,7 @@ func TestHitless(t *testing.T) {
 			if step%15 == 14 {
 				n.do(func() (err error) {
 					n.backend, err = New(t.Context(), o)
+					n.backend.kernel = inSteps{n.backend.kernel}
 					return err
 				})
 			}
@@ -83,6 +85,11 @@ func TestHitless(t *testing.T) {
 		}
 	})
 }
+
+// inSteps has rebuilds made in as many steps as there are Services, as they are for thousands.
+type inSteps struct{ kernel }
+
+func (inSteps) chunk() int { return 1 }
 
 // A client stays with its endpoint: for all frontends, when others come and go, over a rebuild and a restart; when the endpoint goes, it finds another.
 func TestAffinity(t *testing.T) {
