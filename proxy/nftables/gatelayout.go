@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/google/nftables/expr"
@@ -97,7 +98,8 @@ func (w writer) gateSharedChains(s *gateSets) []chain {
 	nodeport := join(w.in(s.nodePortIPs, daddr(f)), w.dispatch(s.nodeports, l4proto(), dport()))
 	return []chain{
 		{name: services, comment: "every lookup twice, as it may miss once at the moment of an update", rules: append(twice(frontend, nodeport),
-			join(w.in(s.serviceIPs, daddr(f)), gotoChain(doReject)),
+			// New ones only: what rejects a process on the node may itself be sent to a Service's address, and is related.
+			join(w.in(s.serviceIPs, daddr(f)), w.isNew(), gotoChain(doReject)),
 			join(w.in(s.serviceCIDRs, daddr(f)), w.notToNode(), drop()))},
 		{name: doReject, rules: []rule{w.resetTCP(), w.unreachable()}},
 	}
@@ -143,6 +145,13 @@ func (w writer) dispatch(s *set, key ...operand) part {
 	text, load, _ := concat(w.family, firstRegister, key)
 	return part{text + " vmap @" + s.name, append(load,
 		library(&expr.Lookup{SourceRegister: firstRegister, SetName: s.name, IsDestRegSet: true, DestRegister: unix.NFT_REG_VERDICT})...)}
+}
+
+// nft: ct state new
+func (w writer) isNew() part {
+	const bit = 1 << 3 // NF_CT_STATE_BIT(IP_CT_NEW)
+	return part{"ct state new", slices.Concat(library(&expr.Ct{Key: expr.CtKeySTATE, Register: firstRegister}), bitwise(firstRegister, bit, 0),
+		library(&expr.Cmp{Op: expr.CmpOpNeq, Register: firstRegister, Data: host(0)}))}
 }
 
 // nft: oifname "lo"
