@@ -351,3 +351,42 @@ func TestKernelOptions(t *testing.T) {
 		}
 	})
 }
+
+// What the tracer does not ask: a process on the node that chose no source, an address that the node has anyway, a port that a load-balancer IP does not
+// have, and session affinity.
+func TestKernelEdges(t *testing.T) {
+	needIPVS(t)
+	l := lab.ForTest(t)
+	if err := l.ServeEndpoints(); err != nil {
+		t.Fatal(err)
+	}
+	plain := [3]proxy.Action{} // as without a way to recognise pods
+	s := proxytest.NewState(proxy.IPv4,
+		proxytest.NewService("ns/web/TCP", proxytest.At(proxy.ClusterIP, "10.96.0.1:80", plain), proxytest.At(proxy.LoadBalancerIP, "192.168.60.1:80", proxytest.External),
+			proxytest.At(proxy.ExternalIP, "192.168.51.1:80", proxytest.External), proxytest.On("10.244.2.2:8080")),
+		proxytest.NewService("ns/empty/TCP", proxytest.At(proxy.ClusterIP, "10.96.0.3:80", proxytest.RejectAll)),
+		proxytest.NewService("ns/sticky/TCP", proxytest.Sticky(time.Hour), proxytest.At(proxy.ClusterIP, "10.96.0.2:80", proxytest.Internal),
+			proxytest.On("10.244.1.2:8080 local", "10.244.1.3:8080 local", "10.244.2.2:8080", "10.244.2.3:8080")))
+	s.Node.LocalPods = proxy.LocalPods{}
+	inNode(t, l, func() { apply(t, newKernelBackend(t, Options{Family: proxy.IPv4}), s) })
+	dial := func(from *lab.Host, to string) lab.Outcome {
+		return from.Dial(proxy.TCP, netip.MustParseAddrPort(to), lab.DialOptions{Timeout: 2 * time.Second})
+	}
+	for to, want := range map[string]lab.Result{"10.96.0.1:80": lab.Connected, "192.168.60.1:80": lab.Connected, "192.168.51.1:80": lab.Connected,
+		"192.168.60.1:8080": lab.Refused, "10.96.0.1:8080": lab.Refused, "10.96.0.3:80": lab.Refused} {
+		for _, from := range []*lab.Host{l.Node(), l.Client()} {
+			if got := dial(from, to); got.Result != want {
+				t.Errorf("%s -> %s: %v, want %v", from.Name, to, got, want)
+			}
+		}
+	}
+	if got := dial(l.Client(), "192.168.51.1:8081"); got.Result != lab.Connected || got.Server != "n1" {
+		t.Errorf("a port of the node's own at an external IP that is the node's: %v", got)
+	}
+	first := dial(l.Client(), "10.96.0.2:80")
+	for range 8 {
+		if got := dial(l.Client(), "10.96.0.2:80"); got.Server != first.Server {
+			t.Errorf("affinity: %v after %v", got, first)
+		}
+	}
+}
