@@ -18,6 +18,11 @@ run() {
   while [ "$1" != -- ]; do options+=("$1"); shift; done
   shift
   hack/vm.sh -k "$kernel" -t "$limit" "${options[@]}" "$@" -test.v >"$scratch/log" 2>&1 || status=$?
+  if [ "$status" -eq 126 ]; then
+    skipped=$((skipped + 1))
+    printf '%-7s %-28s skipped: %s\n' "$kernel" "$name" "$(grep -E '^vm: ' "$scratch/log" | tail -n 1)"
+    return
+  fi
   lost=$(count FAIL)
   # A machine that ended without a failed test counts as one.
   [ "$status" -eq 0 ] || [ "$lost" -gt 0 ] || lost=1

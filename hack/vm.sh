@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs a static program, such as a Go test binary, as root in a throw-away virtual machine with one of Debian's kernels, and gives back its
-# output and exit status: 124 if it took too long, 125 if the machine ended without a word (its console is printed then).
+# output and exit status: 124 if it took too long, 125 if the machine ended without a word (its console is printed then), 126 if there can be no
+# machine here.
 #
 #   hack/vm.sh [-k KERNEL] [-l MODULE]... [-m MIB] [-t SECONDS] [-f PATH]... [-C DIR] PROGRAM [ARG...]
 #
@@ -9,8 +10,8 @@
 #   -f  a file or folder that is at the same absolute path in the machine
 #   -C  the folder in which the program is started
 #
-# The machine is emulated in software (no KVM), with a root file system in memory made of this machine's network tools. Kernels are
-# downloaded once into $VM_CACHE (~/.cache/turnout-vm), not installed. Needs Debian, and its packages qemu-system-x86, kmod and cpio.
+# The machine is emulated in software (no KVM), with a root file system in memory made of this machine's network tools. Kernels are downloaded
+# once into $VM_CACHE (~/.cache/turnout-vm), not installed. Needs Debian, and its packages qemu-system-x86, kmod and cpio.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -27,7 +28,7 @@ while getopts k:l:m:t:f:C: option; do
   esac
 done
 shift $((OPTIND - 1))
-[ $# -ge 1 ] || { sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 2; }
 program=$(realpath "$1")
 shift
 
@@ -60,6 +61,7 @@ fetch() {
     -o "Dir::Cache::PkgCache=" -o "Dir::Cache::SrcPkgCache=" -o "Acquire::Languages=none" -o "APT::Sandbox::User=$(id -un)")
   apt-get "${options[@]}" update -qq
   packages=$(apt-cache "${options[@]}" depends --recurse --important linux-image-cloud-amd64 | grep -oE '^linux-(image|binary|modules)-[0-9][^ ]*' | sort -u)
+  [ -n "$packages" ] || return 1
   # shellcheck disable=SC2086
   (cd "$1" && apt-get "${options[@]}" download -qq $packages)
 }
@@ -79,7 +81,6 @@ pack() { (cd "$1" && find . | cpio -o -H newc -R 0:0 --quiet); }
 prepare() {
   local tool found version release=$scratch/kernel
   root=$scratch/root
-  fetch "$scratch/packages" >&2
   for file in "$scratch"/packages/*.deb; do
     mkdir -p "$release"
     dpkg-deb --fsys-tarfile "$file" | tar -x -C "$release" --exclude './usr/share/*'
@@ -129,8 +130,9 @@ INIT
 
 missing=$("$(dirname "$0")"/packages.sh qemu-system-x86_64=qemu-system-x86 cpio=cpio depmod=kmod ipvsadm=ipvsadm nft=nftables ip=iproute2)
 for tool in qemu-system-x86_64 cpio depmod; do
-  command -v "$tool" >/dev/null || { echo "vm: $tool is missing: $missing" >&2; exit 125; }
+  command -v "$tool" >/dev/null || { echo "vm: $tool is missing: $missing" >&2; exit 126; }
 done
+[ -e "$cache/$kernel/root.cpio" ] || fetch "$scratch/packages" >&2 || { echo "vm: no kernel of $suite could be downloaded" >&2; exit 126; }
 [ -e "$cache/$kernel/root.cpio" ] || prepare
 
 # The kernel unpacks archives that follow each other, one over the other.
@@ -149,10 +151,11 @@ done
 { cat "$cache/$kernel/root.cpio"; pack "$scratch/run"; } >"$scratch/initrd"
 rm -rf "$scratch/run"
 
+# The processor lacks cmpxchg16b: qemu 7.2 emulates it wrongly, and kernels since 6.12 that were built by a newer compiler crash by it.
 ended=0
-timeout --foreground -k 5 "$limit" nice qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m "$memory" \
+timeout --foreground -k 5 "$limit" nice qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max,-cx16 -smp 2 -m "$memory" \
   -nodefaults -no-user-config -display none -no-reboot -kernel "$cache/$kernel/vmlinuz" -initrd "$scratch/initrd" \
-  -append 'console=ttyS0 quiet panic=-1 reboot=t mitigations=off' -serial "file:$scratch/console" \
+  -append 'console=ttyS0 quiet panic=-1 reboot=t nokaslr mitigations=off' -serial "file:$scratch/console" \
   -chardev stdio,id=output,signal=off -serial chardev:output -serial "file:$scratch/status" </dev/null || ended=$?
 status=$(tr -dc '0-9' <"$scratch/status" 2>/dev/null || true)
 [ -z "$status" ] || exit "$status"
