@@ -1,7 +1,6 @@
 package compare
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -59,22 +58,32 @@ func inMode(mode string) settings {
 	}
 }
 
+// usableModes returns the modes that the machine can have. For each other there is a test that is skipped with the reason.
+func usableModes(t *testing.T) (out []settings) {
+	for _, mode := range modes {
+		if why := mode.unusable(); why != "" {
+			t.Run(string(mode.mode()), func(t *testing.T) { t.Skip(why) })
+			continue
+		}
+		out = append(out, mode.settings)
+	}
+	return out
+}
+
 // TestGoBack starts kube-proxy where Turnout was killed, each in any mode that it has. From then on packets must come to the same as in
 // another lab, where nothing was before: what changed since Turnout was killed, and everything else, is up to kube-proxy alone.
 func TestGoBack(t *testing.T) {
-	for _, from := range modes {
-		for _, to := range modes {
+	usable := usableModes(t)
+	for _, from := range usable {
+		for _, to := range usable {
 			t.Run(fmt.Sprintf("from %s to %s", from.mode(), to.mode()), func(t *testing.T) {
 				program := binaries(t)
-				if why := cmp.Or(from.unusable(), to.unusable()); why != "" {
-					t.Skip(why)
-				}
 				if mode := string(from.mode()); !supports(t, mode) {
 					t.Skipf("turnout does not have mode %s", mode)
 				}
-				p := newLabs(t, to.settings, program.KubeProxy, program.KubeProxy)
+				p := newLabs(t, to, program.KubeProxy, program.KubeProxy)
 				p.turnout.Name, p.upstream.Name = "after", "clean"
-				p.handOver(t, program.Turnout, p.config(t, from.settings), program.KubeProxy, p.path)
+				p.handOver(t, program.Turnout, p.config(t, from), program.KubeProxy, p.path)
 			})
 		}
 	}
@@ -82,19 +91,17 @@ func TestGoBack(t *testing.T) {
 
 // TestTakeOver starts Turnout where kube-proxy was killed, each in any mode that it has. No connection fails meanwhile.
 func TestTakeOver(t *testing.T) {
-	for _, from := range modes {
-		for _, to := range modes {
+	usable := usableModes(t)
+	for _, from := range usable {
+		for _, to := range usable {
 			t.Run(fmt.Sprintf("from %s to %s", from.mode(), to.mode()), func(t *testing.T) {
 				program := binaries(t)
-				if why := cmp.Or(from.unusable(), to.unusable()); why != "" {
-					t.Skip(why)
-				}
 				if mode := string(to.mode()); !supports(t, mode) {
 					t.Skipf("turnout does not have mode %s", mode)
 				}
-				p := newLabs(t, to.settings, program.Turnout, program.Turnout)
+				p := newLabs(t, to, program.Turnout, program.Turnout)
 				p.turnout.Name, p.upstream.Name = "after", "clean"
-				p.handOver(t, program.KubeProxy, p.config(t, from.settings), program.Turnout, p.path)
+				p.handOver(t, program.KubeProxy, p.config(t, from), program.Turnout, p.path)
 			})
 		}
 	}

@@ -18,17 +18,13 @@ import (
 // TestMatrix sends packets from everywhere to every kind of address, in both families and by every protocol, of Services with every
 // combination of traffic policies and situations of their endpoints; in each mode that both have.
 func TestMatrix(t *testing.T) {
-	for _, mode := range modes {
+	for _, mode := range usableModes(t) {
 		name := string(mode.mode())
 		t.Run(name, func(t *testing.T) {
-			binaries(t)
-			if why := mode.unusable(); why != "" {
-				t.Skip(why)
-			}
 			if !supports(t, name) {
 				t.Skip("turnout does not have the mode")
 			}
-			p := newPair(t, mode.settings)
+			p := newPair(t, mode)
 			c := p.turnout.Lab.Cluster
 			all := slices.Concat(policies(c), ranges(c), affinities(c), oddities(c))
 			p.set(all...)
