@@ -133,6 +133,7 @@ func (b *Backend) due() []proxy.ServicePortName {
 
 // rebuild writes all chains, leaving out Services until the rest is accepted.
 func (b *Backend) rebuild(ctx context.Context, s *proxy.State) (proxy.Report, error) {
+	started := b.now()
 	found, err := b.kernel.look(ctx)
 	if err != nil {
 		return proxy.Report{}, fmt.Errorf("see what is programmed for %s: %w", s.Family, err)
@@ -142,6 +143,8 @@ func (b *Backend) rebuild(ctx context.Context, s *proxy.State) (proxy.Report, er
 		operations, owners, err := b.carryOut(ctx, r.build(found, b.kernel.chunk()))
 		if err == nil {
 			b.rules = r
+			// To try a refused Service again in vain is another rebuild.
+			b.retryAt = b.now().Add(max(b.options.RetryRejected, retryShare*b.now().Sub(started)))
 			return proxy.Report{Full: true, Operations: operations}, b.once(ctx, found)
 		}
 		if !b.exclude(owners, err) {
@@ -149,6 +152,9 @@ func (b *Backend) rebuild(ctx context.Context, s *proxy.State) (proxy.Report, er
 		}
 	}
 }
+
+// retryShare bounds the time that is spent on trying refused Services again to a tenth.
+const retryShare = 9
 
 // carryOut carries out scripts, up to the first that fails, whose owners of lines it returns.
 func (b *Backend) carryOut(ctx context.Context, scripts []*script) (operations int, owners []*proxy.ServicePortName, err error) {
@@ -187,7 +193,6 @@ func (b *Backend) exclude(owners []*proxy.ServicePortName, err error) bool {
 	for _, n := range [...]int{e.Line - 1, e.Line - 2} {
 		if n >= 0 && owners[n] != nil && b.excluded[*owners[n]] == nil {
 			b.excluded[*owners[n]] = err
-			b.retryAt = b.now().Add(b.options.RetryRejected)
 			return true
 		}
 	}

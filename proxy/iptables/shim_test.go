@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"turnout/proxy"
 	"turnout/proxy/proxytest"
 )
@@ -67,6 +69,37 @@ func TestBrokenPrograms(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A lock that another process holds all the time is told, and the rules stay; when it is given back, they follow.
+func TestLock(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "lock")
+	t.Setenv("XTABLES_LOCKFILE", file) // rather than the machine's
+	f, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	proxytest.InNamespace(t, func() {
+		o := Options{Family: proxy.IPv4, Variant: Legacy}
+		b, err := New(t.Context(), o)
+		if kindOf(err) == Missing {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Apply(t.Context(), proxytest.NewState(proxy.IPv4)); kindOf(err) != Locked {
+			t.Errorf("%v", err)
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_UN); err != nil {
+			t.Fatal(err)
+		}
+		mustApply(t, b, proxytest.NewState(proxy.IPv4))
+	})
 }
 
 func TestMissingPrograms(t *testing.T) {
