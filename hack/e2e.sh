@@ -10,6 +10,11 @@ binary=$(realpath "${BINARY:-bin/turnout}")
 hack/e2e-programs.sh || { echo "the control plane could not be built"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 folder=$(realpath "${E2E_BIN:-bin/e2e}")
 
+# What an interrupted test leaves goes, too: programs end with the test's process, but their files do not.
+TMPDIR=$(mktemp -d)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+
 # Most of the time is spent waiting, so more tests run at a time than there are cores.
 read -ra packages <<<"${PKGS:-./plane . ./manifests}"
 FORMAT=testname hack/gotestsum.sh e2e/cluster 0 -timeout 15m -parallel 6 "${packages[@]}" "$@" -args -binaries "$folder" -binary "$binary"
