@@ -42,16 +42,30 @@ type Backend struct {
 
 var _ proxy.Backend = (*Backend)(nil)
 
-// New opens a Backend, and tries in the kernel, out of any packet's way, all that rules may need. The error says what is missing.
+// New opens a Backend, and tries in the kernel, out of any packet's way, all that rules may need. The error says what is missing. If the variant nft was not asked
+// for and does not work, but legacy does, that is used.
 func New(ctx context.Context, o Options) (*Backend, error) {
-	b, err := Open(ctx, o)
-	if err == nil {
-		err = b.probe(ctx)
+	b, err := open(ctx, o)
+	if err != nil && o.Variant == "" && (b == nil || b.choice.Variant == NFT) {
+		o.Variant = Legacy
+		if other, otherErr := open(ctx, o); otherErr == nil {
+			other.choice.Reason = fmt.Sprintf("the variant nft cannot be used (%v)", err)
+			return other, nil
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("this node cannot run mode iptables for %s: %w", o.Family, err)
 	}
 	return b, nil
+}
+
+// open is Open and the trial; with an error of the latter it returns the Backend, too.
+func open(ctx context.Context, o Options) (*Backend, error) {
+	b, err := Open(ctx, o)
+	if err == nil {
+		err = b.probe(ctx)
+	}
+	return b, err
 }
 
 // Open opens a Backend without trying anything in the kernel: enough for Cleanup.

@@ -200,6 +200,27 @@ func TestChoice(t *testing.T) {
 	}
 }
 
+// Where the variant nft does not work, as on a kernel without it, legacy is used, and the reason is told.
+func TestFallBack(t *testing.T) {
+	path := shims(t, nftNames, `echo "iptables v1.8.9 (nf_tables)"`, `echo "iptables: Could not fetch rule set generation id: Invalid argument" >&2; exit 4`) + ":/usr/sbin:/sbin"
+	proxytest.InNamespace(t, func() {
+		b, err := New(t.Context(), Options{Family: proxy.IPv4, Path: path})
+		if kindOf(err) == Missing {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := b.Choice(); c.Variant != Legacy || !strings.Contains(c.Reason, "Invalid argument") {
+			t.Errorf("%v", c)
+		}
+		mustApply(t, b, proxytest.NewState(proxy.IPv4))
+		if _, err := New(t.Context(), Options{Family: proxy.IPv4, Path: path, Variant: NFT}); kindOf(err) != Refused {
+			t.Errorf("asked for nft: %v", err)
+		}
+	})
+}
+
 // With programs of one variant only, that is it, also if they have no more in their names than "iptables".
 func TestOnlyVariant(t *testing.T) {
 	for _, row := range []struct {

@@ -50,7 +50,10 @@ func choose(ctx context.Context, o *Options) (*programs, string, error) {
 	case nftErr != nil:
 		return legacy, fmt.Sprintf("the variant nft cannot be used (%v)", nftErr), nil
 	}
-	nftHint, nftRules := nftUse(o)
+	nftHint, nftRules, err := nftUse(o)
+	if err != nil { // such as that the kernel has no nftables
+		return legacy, fmt.Sprintf("the rules of variant nft cannot be read (%v)", err), nil
+	}
 	if nftHint != "" {
 		return nft, "kubelet's chain " + nftHint + " is there", nil
 	}
@@ -66,27 +69,27 @@ func choose(ctx context.Context, o *Options) (*programs, string, error) {
 	return nft, fmt.Sprintf("no hint of kubelet; %d chains and rules are there, and %d of variant legacy", nftRules, legacyRules), nil
 }
 
-// nftUse returns the hint in the tables of iptables-nft, and how many chains and rules they have beyond the chains of the kernel itself. What cannot be
-// read counts as nothing.
-func nftUse(o *Options) (hint string, rules int) {
+// nftUse returns the hint in the tables of iptables-nft, and how many chains and rules they have beyond the chains of the kernel itself.
+func nftUse(o *Options) (hint string, rules int, err error) {
 	reader := compat.New(o.Family)
 	chains, err := reader.Chains(tables[:]...)
 	if err != nil {
-		return "", 0
+		return "", 0, err
 	}
 	for _, c := range chains {
 		if c.Table == mangle && slices.Contains(hints, c.Name) {
-			return c.Name, 0
+			return c.Name, 0, nil
 		}
+	}
+	for _, c := range chains {
 		if !c.Base {
 			rules++
 		}
-		list, err := reader.Rules(c.Table, c.Name)
-		if err == nil {
+		if list, err := reader.Rules(c.Table, c.Name); err == nil { // otherwise it has gone meanwhile
 			rules += len(list)
 		}
 	}
-	return "", rules
+	return "", rules, nil
 }
 
 // legacyUse is nftUse for iptables-legacy. Tables that do not exist are not asked for: that would make them, and packets would meet them.
