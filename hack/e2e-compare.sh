@@ -12,6 +12,11 @@ hack/packages.sh nft=nftables iptables=iptables ipset=ipset
 hack/e2e-programs.sh kube-proxy || { echo "the programs could not be built"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 folder=$(realpath "${E2E_BIN:-bin/e2e}")
 
+# What an interrupted test leaves goes, too: programs end with the test's process, but their files do not.
+TMPDIR=$(mktemp -d)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+
 tests=()
 while [ $# -gt 0 ] && [ "$1" != -args ]; do
   [ -z "$1" ] || tests+=("$1")
