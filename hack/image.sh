@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds both targets of the Dockerfile without any network, and tests what came out. For Debian as root, with Go: Docker is taken from
 # Debian's packages, which are unpacked and not installed, and its daemon runs in a network namespace of its own. The bases are
-# made on the spot: this machine's Go with a busybox, and a Debian by debootstrap. Everything stays below bin/image; the first run
-# takes about ten minutes on two processors, later ones one.
+# made on the spot: this machine's Go with a busybox, and a Debian by debootstrap. Everything stays below bin/image. It takes five to
+# ten minutes on two processors.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/sbin:/sbin
