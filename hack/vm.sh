@@ -143,6 +143,7 @@ for path in "${paths[@]}"; do
   cp -a "$path" "$scratch/run$path"
 done
 {
+  echo 'echo vm: started >/dev/ttyS0'
   [ ${#modules[@]} -eq 0 ] || printf 'modprobe %q || exit 125\n' "${modules[@]}"
   printf 'mkdir -p %q && cd %q && exec' "$dir" "$dir"
   printf ' %q' "/${program##*/}" "$@"
@@ -152,11 +153,15 @@ done
 rm -rf "$scratch/run"
 
 # The processor lacks cmpxchg16b: qemu 7.2 emulates it wrongly, and kernels since 6.12 that were built by a newer compiler crash by it.
-ended=0
-timeout --foreground -k 5 "$limit" nice qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max,-cx16 -smp 2 -m "$memory" \
-  -nodefaults -no-user-config -display none -no-reboot -kernel "$cache/$kernel/vmlinuz" -initrd "$scratch/initrd" \
-  -append 'console=ttyS0 quiet panic=-1 reboot=t nokaslr mitigations=off' -serial "file:$scratch/console" \
-  -chardev stdio,id=output,signal=off -serial chardev:output -serial "file:$scratch/status" </dev/null || ended=$?
+# A machine that ended before its kernel said a word is started again: the emulation fails like that now and then, and nothing was run yet.
+for _ in 1 2 3; do
+  ended=0
+  timeout --foreground -k 5 "$limit" nice qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max,-cx16 -smp 2 -m "$memory" \
+    -nodefaults -no-user-config -display none -no-reboot -kernel "$cache/$kernel/vmlinuz" -initrd "$scratch/initrd" \
+    -append 'console=ttyS0 quiet panic=-1 reboot=t nokaslr mitigations=off' -serial "file:$scratch/console" \
+    -chardev stdio,id=output,signal=off -serial chardev:output -serial "file:$scratch/status" </dev/null || ended=$?
+  [ "$ended" -eq 0 ] && [ ! -s "$scratch/console" ] && [ ! -s "$scratch/status" ] || break
+done
 status=$(tr -dc '0-9' <"$scratch/status" 2>/dev/null || true)
 [ -z "$status" ] || exit "$status"
 echo "vm: no exit status (qemu: $ended); the last of the machine's console:" >&2

@@ -72,12 +72,12 @@ type Socket struct {
 	handle *nl.SocketHandle
 }
 
-// Open opens a Socket. It has the kernel load the module ip_vs if need be, which it does when asked for the netlink family. The error wraps
-// unix.ENOENT if there is no such module.
+// Open opens a Socket. It has the kernel load the module ip_vs if need be, which newer ones do when they are asked for the netlink family (seen with 6.1;
+// 5.10 does not). The error wraps unix.ENOENT if the module is not there.
 func Open() (*Socket, error) {
 	f, err := netlink.GenlFamilyGet(familyName)
 	if err != nil {
-		return nil, fmt.Errorf("the kernel has no IPVS (is the module ip_vs there, and may it be loaded?): %w", err)
+		return nil, fmt.Errorf("the kernel has no IPVS (load the module ip_vs on the node: modprobe ip_vs): %w", err)
 	}
 	s, err := nl.Subscribe(unix.NETLINK_GENERIC)
 	if err != nil {
