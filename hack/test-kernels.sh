@@ -48,11 +48,12 @@ leftovers() {
   run "leftovers of other modes" "$1" 600 -l ip_vs -- "$scratch/proxy-leftovers.test" -test.skip 'TestKernelRemoveMany|TestKernelRemoveBeside'
 }
 
-# Newer kernels load IPVS when they are asked for its netlink family.
+# 5.10 does not load IPVS when it is asked for its netlink family. And a network namespace that used IPVS may never end there; loading a scheduler then waits
+# for it without end.
 ipvs() {
-  local load=()
-  [ "$1" != 5.10 ] || load=(-l ip_vs)
-  run "mode ipvs" "$1" 900 "${load[@]}" -- "$scratch/proxy-ipvs.test" -test.run "$2"
+  local options=() arguments=()
+  [ "$1" != 5.10 ] || { options=(-l ip_vs) arguments=(-test.skip TestKernelOptions); }
+  run "mode ipvs" "$1" 900 "${options[@]}" -- "$scratch/proxy-ipvs.test" -test.run "$2" "${arguments[@]}"
 }
 
 test_of proxy/nftables
