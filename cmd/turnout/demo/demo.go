@@ -144,8 +144,14 @@ func (d *demo) startProxy(ctx context.Context) (time.Duration, error) {
 	if d.proxy, err = startChild(d.lab.Node(), d.options, d.manifests.folder, d.line); err != nil {
 		return 0, err
 	}
+	// A connection begun before there are rules is tracked as one that is not translated, for two minutes, and so would be a later one from
+	// the same port: these attempts have ports that the kernel gives to nobody else.
+	const firstPort, ports = 10000, 20000
+	attempt := 0
 	err = until(ctx, 20*time.Second, func() (bool, error) {
-		o := d.lab.Client().Dial(proxy.TCP, web, lab.DialOptions{Timeout: 50 * time.Millisecond})
+		from := netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(firstPort+attempt%ports))
+		attempt++
+		o := d.lab.Client().Dial(proxy.TCP, web, lab.DialOptions{Timeout: 50 * time.Millisecond, Source: from})
 		return o.Result == lab.Connected, d.proxy.exited()
 	})
 	if err != nil {
