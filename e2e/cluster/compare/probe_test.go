@@ -233,7 +233,10 @@ func sample(s *beside.Side, p packet, into outcomes, timeout time.Duration) {
 		options := lab.DialOptions{Timeout: timeout, Source: netip.AddrPortFrom(p.Source, 0)}
 		to := netip.AddrPortFrom(p.Destination, p.Port)
 		got := s.Lab.Host(p.From).Dial(p.Protocol, to, options)
-		if got.Result == lab.Timeout && timeout == calm { // a busy machine loses packets by itself
+		for again := 0; got.Result == lab.Timeout && timeout == calm && again < 3; again++ {
+			// A busy machine loses packets by itself, and a kernel sends no more than one ICMP error a second to one address
+			// (sysctl icmp_ratelimit), so that what is refused may seem lost.
+			time.Sleep(1100 * time.Millisecond)
 			got = s.Lab.Host(p.From).Dial(p.Protocol, to, options)
 		}
 		o := outcome{result: got.Result}
