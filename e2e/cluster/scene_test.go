@@ -30,8 +30,8 @@ type scene struct {
 	ns string
 }
 
-// number tells apart what tests make at the same time.
-var number atomic.Int32
+// number tells apart what tests make at the same time, addressed Services that have addresses of their own.
+var number, addressed atomic.Int32
 
 // scene makes a namespace.
 func (c *cluster) scene(t *testing.T) *scene {
@@ -60,12 +60,20 @@ type part func(*v1.Service)
 // full makes a Service of type LoadBalancer, dual-stack and with an address of every kind and ports of every protocol. Its endpoints are
 // the pods with the label app=name.
 func full(name string, parts ...part) *v1.Service {
-	i := number.Add(1) % 100
+	// There are addresses for 100 Services, and those of two at the same time must not be the same: only who needs them draws a number.
+	i := addressed.Add(1) % 100
+	return internal(name, append([]part{func(s *v1.Service) {
+		s.Spec.Type = v1.ServiceTypeLoadBalancer
+		s.Spec.ExternalIPs = []string{fmt.Sprintf("192.168.60.%d", 150+i), fmt.Sprintf("fd60::%x", 512+i)}
+		s.Status.LoadBalancer.Ingress = []v1.LoadBalancerIngress{{IP: fmt.Sprintf("192.168.60.%d", 10+i)}, {IP: fmt.Sprintf("fd60::%x", 16+i)}}
+	}}, parts...)...)
+}
+
+// internal makes a dual-stack Service of type ClusterIP with ports of every protocol.
+func internal(name string, parts ...part) *v1.Service {
 	s := &v1.Service{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	s.Spec.Type, s.Spec.Selector = v1.ServiceTypeLoadBalancer, map[string]string{"app": name}
+	s.Spec.Type, s.Spec.Selector = v1.ServiceTypeClusterIP, map[string]string{"app": name}
 	s.Spec.IPFamilyPolicy = new(v1.IPFamilyPolicyRequireDualStack)
-	s.Spec.ExternalIPs = []string{fmt.Sprintf("192.168.60.%d", 150+i), fmt.Sprintf("fd60::%x", 512+i)}
-	s.Status.LoadBalancer.Ingress = []v1.LoadBalancerIngress{{IP: fmt.Sprintf("192.168.60.%d", 10+i)}, {IP: fmt.Sprintf("fd60::%x", 16+i)}}
 	for n, p := range []proxy.Protocol{proxy.TCP, proxy.UDP, proxy.SCTP} {
 		s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: fmt.Sprintf("port-%d", n), Protocol: v1.Protocol(p.String()), Port: ports[p]})
 		s.Spec.Ports[n].TargetPort.IntVal = endpointPort
@@ -78,10 +86,7 @@ func full(name string, parts ...part) *v1.Service {
 
 // plain makes a dual-stack Service of type ClusterIP with one TCP port.
 func plain(name string, parts ...part) *v1.Service {
-	return full(name, append([]part{func(s *v1.Service) {
-		s.Spec.Type, s.Spec.ExternalIPs, s.Status.LoadBalancer.Ingress = v1.ServiceTypeClusterIP, nil, nil
-		s.Spec.Ports = s.Spec.Ports[:1]
-	}}, parts...)...)
+	return internal(name, append([]part{func(s *v1.Service) { s.Spec.Ports = s.Spec.Ports[:1] }}, parts...)...)
 }
 
 func internalLocal(s *v1.Service) {
