@@ -180,7 +180,7 @@ func TestChoice(t *testing.T) {
 				for _, c := range row.commands {
 					run(t, Options{}, c)
 				}
-				before, err := legacyTables(proxy.IPv4)
+				before, err := LegacyTables(proxy.IPv4)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -191,7 +191,7 @@ func TestChoice(t *testing.T) {
 				if c := b.Choice(); c.Variant != row.want || !strings.Contains(c.String(), row.reason) {
 					t.Errorf("%v, want %s because of %s", c, row.want, row.reason)
 				}
-				after, err := legacyTables(proxy.IPv4)
+				after, err := LegacyTables(proxy.IPv4)
 				if err != nil || len(after) != len(before) {
 					t.Errorf("tables of iptables-legacy: %v, %v before; %v", after, before, err)
 				}

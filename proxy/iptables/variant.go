@@ -94,7 +94,7 @@ func nftUse(o *Options) (hint string, rules int, err error) {
 
 // legacyUse is nftUse for iptables-legacy. Tables that do not exist are not asked for: that would make them, and packets would meet them.
 func legacyUse(ctx context.Context, p *programs) (hint string, rules int, err error) {
-	exist, err := legacyTables(p.family)
+	exist, err := LegacyTables(p.family)
 	if err != nil {
 		return "", 0, err
 	}
@@ -120,8 +120,9 @@ func legacyUse(ctx context.Context, p *programs) (hint string, rules int, err er
 	return "", rules, nil
 }
 
-// legacyTables lists the tables of iptables-legacy that exist in the network namespace of the calling thread.
-func legacyTables(f proxy.Family) ([]string, error) {
+// LegacyTables lists the tables of iptables-legacy that the namespace has. One that was never used is not there, and asking for it would make
+// it, and have packets meet it.
+func LegacyTables(f proxy.Family) ([]string, error) {
 	file := "/proc/thread-self/net/ip_tables_names"
 	if f == proxy.IPv6 {
 		file = "/proc/thread-self/net/ip6_tables_names"
@@ -130,7 +131,10 @@ func legacyTables(f proxy.Family) ([]string, error) {
 	if os.IsNotExist(err) {
 		return nil, nil // the kernel has none
 	}
-	return strings.Fields(string(text)), err
+	if err != nil {
+		return nil, fmt.Errorf("list the tables of iptables-legacy: %w", err)
+	}
+	return strings.Fields(string(text)), nil
 }
 
 // probe asks a program for its version, and refuses one that cannot do what is needed.

@@ -5,17 +5,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"turnout/proxy"
+	"turnout/proxy/iptables"
 )
 
 // Legacy is what kube-proxy left in one family's tables of iptables-legacy, which are apart from those of nftables. They are read and written
@@ -31,11 +30,14 @@ type Legacy struct {
 // FindLegacy looks for what is in scope. It needs CAP_NET_ADMIN.
 func FindLegacy(s Scope, f proxy.Family) (*Legacy, error) {
 	l := &Legacy{family: f, scope: s}
-	tables, err := legacyTables(f)
+	tables, err := iptables.LegacyTables(f)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range tables {
+		if !slices.Contains(iptablesTables, name) {
+			continue
+		}
 		err := withSocket(f, func(fd int) error {
 			t, err := readTable(fd, f, name)
 			if err == nil {
@@ -135,24 +137,6 @@ func lockXtables() (unlock func()) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	return func() { file.Close() }
-}
-
-// legacyTables lists those tables of the namespace that kube-proxy may have written to. One that was never used is not there, and asking for
-// it would make it.
-func legacyTables(f proxy.Family) ([]string, error) {
-	file := "/proc/thread-self/net/ip_tables_names"
-	if f == proxy.IPv6 {
-		file = "/proc/thread-self/net/ip6_tables_names"
-	}
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // the kernel has no such tables
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list the tables of iptables-legacy: %w", err)
-	}
-	names := strings.Fields(string(text))
-	return slices.DeleteFunc(names, func(n string) bool { return !slices.Contains(iptablesTables, n) }), nil
 }
 
 // Lengths and places in what the kernel takes and gives (include/uapi/linux/netfilter/x_tables.h, netfilter_ipv4/ip_tables.h,
