@@ -117,3 +117,34 @@ func FuzzGeneration(f *testing.F) {
 	f.Add([]byte{28, 0, 0, 0, 15, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 1, 0, 0, 0, 0, 5})
 	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = generationIn(b) })
 }
+
+// What a rule says about its author is told; a rule that says nothing is nobody's.
+func TestKernelOwner(t *testing.T) {
+	for rule, want := range map[string]string{
+		"iifname wt0 ct state established accept":            "NetBird",
+		"oifname tailscale0 fib daddr type local accept":     "Tailscale",
+		"ct state new log prefix ufw-block":                  "ufw",
+		"ct mark 7 accept comment \"cali:0i8pjzKKPyA34aQD\"": "Calico",
+		"ct state new jump DOCKER-USER":                      "Docker",
+		"iifname eth0 ct state established,related accept":   "",
+		"ct state established accept comment mine":           "",
+	} {
+		t.Run(rule, func(t *testing.T) {
+			proxytest.InNamespace(t, func() {
+				run(t, "iptables-nft -N DOCKER-USER")
+				run(t, "iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT")
+				run(t, "nft add rule ip filter INPUT "+rule)
+				rules, err := New(proxy.IPv4).Rules("filter", "INPUT")
+				if err != nil || len(rules) != 2 {
+					t.Fatalf("%v, %v", rules, err)
+				}
+				if rules[0].Owner != "" || rules[1].Owner != want {
+					t.Errorf("owners %q and %q, want none and %q", rules[0].Owner, rules[1].Owner, want)
+				}
+				if text := rules[1].String(); (want != "") != strings.Contains(text, "; it looks like one of "+want) {
+					t.Error(text)
+				}
+			})
+		})
+	}
+}

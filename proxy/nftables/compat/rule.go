@@ -21,6 +21,8 @@ type Rule struct {
 	// Strange are the parts that iptables-nft does not know, by the kernel's names: with one of them, and for the whole table, its listing
 	// and saving fail, or leave out what is there.
 	Strange []string
+	// Owner is the program that names in the rule point to, "" if none do. It is a guess: the kernel does not keep who wrote a rule.
+	Owner string
 }
 
 // String returns such as `rule handle 7 of chain INPUT in table filter (with ct; comment "vpn")`.
@@ -32,6 +34,9 @@ func (r Rule) String() string {
 	}
 	if r.Comment != "" {
 		parts = append(parts, fmt.Sprintf("comment %q", r.Comment))
+	}
+	if r.Owner != "" {
+		parts = append(parts, "it looks like one of "+r.Owner)
 	}
 	if len(parts) > 0 {
 		text += " (" + strings.Join(parts, "; ") + ")"
@@ -50,6 +55,7 @@ func ruleOf(table, chain string, r *lib.Rule) Rule {
 			out.Strange = append(out.Strange, name)
 		}
 	}
+	out.Owner = out.owner(r)
 	return out
 }
 
