@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/sbin:/sbin
 
-hack/packages.sh nft=nftables iptables-nft-save=iptables ip=iproute2 conntrack=conntrack strace=strace
+hack/packages.sh nft=nftables iptables-nft-save=iptables ipset=ipset ip=iproute2 conntrack=conntrack strace=strace
 for tool in nft ip conntrack strace; do
   command -v "$tool" >/dev/null 2>&1 || echo "note: without $tool the tests that look at the kernel through it are skipped"
 done

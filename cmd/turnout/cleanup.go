@@ -100,24 +100,24 @@ func printObject(out io.Writer, s scope, object string) {
 func cleanupOthers(s scope, out io.Writer) error {
 	found, err := leftovers.Find(s.others, proxy.Families[:]...)
 	errs := []error{err}
-	now, left := found, map[string]bool{}
+	now, left := found, map[string]string{} // what is told of each object that is left
 	if !s.dryRun {
 		errs = append(errs, found.Remove())
 		now, err = leftovers.Find(s.others, proxy.Families[:]...)
 		errs = append(errs, err)
 		for _, o := range now.Removable() {
-			left[o.String()] = true
-		}
-	}
-	for _, o := range found.Removable() {
-		if !left[o.String()] {
-			printObject(out, s, o.String())
+			left[o.String()] = o.String()
 		}
 	}
 	for _, k := range now.Kept() {
-		left[k.String()] = true
+		left[k.Object.String()] = k.String()
 	}
-	for _, text := range slices.Sorted(maps.Keys(left)) {
+	for _, o := range found.Removable() {
+		if left[o.String()] == "" {
+			printObject(out, s, o.String())
+		}
+	}
+	for _, text := range slices.Sorted(maps.Values(left)) {
 		fmt.Fprintln(out, "left", text)
 	}
 	if len(left) > 0 {

@@ -3,6 +3,7 @@ package leftovers
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"turnout/proxy"
 )
@@ -12,6 +13,7 @@ type Remains struct {
 	iptables []*Iptables
 	legacy   []*Legacy
 	ipvs     *IPVS
+	sets     []ipset
 }
 
 // Find looks for what is in scope, of these families. What cannot be read is an error, but does not keep the rest from being found.
@@ -39,6 +41,11 @@ func Find(s Scope, families ...proxy.Family) (*Remains, error) {
 			r.legacy = append(r.legacy, legacy)
 		}
 	}
+	if s.ipvsRules() {
+		found, err := findIPSets()
+		errs = append(errs, err)
+		r.sets = found
+	}
 	return r, errors.Join(errs...)
 }
 
@@ -50,7 +57,27 @@ func (r *Remains) Removable() (out []Object) {
 	for _, l := range r.legacy {
 		out = append(out, l.Objects()...)
 	}
-	return append(out, r.ipvs.Objects()...)
+	out = append(out, r.ipvs.Objects()...)
+	for _, set := range r.removableSets() {
+		out = append(out, set.object())
+	}
+	return out
+}
+
+// removableSets are those that nothing refers to. As long as there are rules of kube-proxy's, the references are taken for theirs: whose they are
+// shows when these are gone.
+func (r *Remains) removableSets() (out []ipset) {
+	for _, set := range r.sets {
+		if set.references == 0 || r.hasRules() {
+			out = append(out, set)
+		}
+	}
+	return out
+}
+
+func (r *Remains) hasRules() bool {
+	return slices.ContainsFunc(r.iptables, func(i *Iptables) bool { return len(i.Objects()) > 0 }) ||
+		slices.ContainsFunc(r.legacy, func(l *Legacy) bool { return len(l.Objects()) > 0 })
 }
 
 // Kept lists what Remove leaves, and why.
@@ -68,6 +95,12 @@ func (r *Remains) Kept() (out []Kept) {
 	for _, o := range r.ipvs.Kept() {
 		out = append(out, Kept{o, "it may be somebody else's; if it is a NodePort of kube-proxy's: ipvsadm --delete-service"})
 	}
+	for _, set := range r.sets {
+		if set.references > 0 && !r.hasRules() {
+			why := fmt.Sprintf("a rule or a set of another program refers to it; when that is gone: ipset destroy %s", set.name)
+			out = append(out, Kept{set.object(), why})
+		}
+	}
 	return out
 }
 
@@ -79,7 +112,7 @@ type Kept struct {
 
 func (k Kept) String() string { return fmt.Sprintf("%s (%s)", k.Object, k.Why) }
 
-// Remove removes what can be removed, and goes on after an error.
+// Remove removes what can be removed, and goes on after an error. Sets go last, when no rule refers to them any longer.
 func (r *Remains) Remove() error {
 	var errs []error
 	for _, i := range r.iptables {
@@ -88,6 +121,6 @@ func (r *Remains) Remove() error {
 	for _, l := range r.legacy {
 		errs = append(errs, l.Remove())
 	}
-	errs = append(errs, r.ipvs.Remove())
+	errs = append(errs, r.ipvs.Remove(), removeIPSets(r.removableSets()))
 	return errors.Join(errs...)
 }

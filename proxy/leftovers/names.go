@@ -11,9 +11,13 @@ import (
 type Scope struct {
 	// Iptables are the chains of mode iptables. Mode ipvs has some of them, too.
 	Iptables bool
-	// IPVS are the chains that only mode ipvs has, virtual servers, and the interface with their addresses.
+	// IPVS are the chains and ipsets that only mode ipvs has, virtual servers, and the interface with their addresses.
 	IPVS bool
+	// IPVSRules are, without the rest of IPVS, the chains and ipsets: what a proxy removes that takes over the virtual servers.
+	IPVSRules bool
 }
+
+func (s Scope) ipvsRules() bool { return s.IPVS || s.IPVSRules }
 
 // Chains that kube-proxy's mode ipvs has besides those of mode iptables, by table.
 var ipvsChains = map[string][]string{
@@ -33,7 +37,7 @@ var (
 // owns tells that a chain of a table is in scope. Never are, though their names are alike: kubelet's KUBE-FIREWALL, KUBE-MARK-DROP,
 // KUBE-KUBELET-CANARY and KUBE-IPTABLES-HINT (KEP-3178), and kube-router's KUBE-ROUTER-*, KUBE-POD-FW-* and KUBE-NWPLCY-*.
 func (s Scope) owns(table, chain string) bool {
-	if s.IPVS && slices.Contains(ipvsChains[table], chain) {
+	if s.ipvsRules() && slices.Contains(ipvsChains[table], chain) {
 		return true
 	}
 	return s.Iptables && (iptables.Owns(table, chain) || slices.Contains(olderChains[table], chain) || table == "nat" && strings.HasPrefix(chain, olderPrefix))
