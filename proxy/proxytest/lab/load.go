@@ -24,6 +24,8 @@ type LoadOptions struct {
 	Timeout time.Duration
 	// Source is the address of the clients; the kernel's choice if it is not valid.
 	Source netip.Addr
+	// Interval is the least time from one connection of a client to its next; 0 is none: as fast as it answers.
+	Interval time.Duration
 }
 
 // LoadReport counts what came of the connections.
@@ -54,7 +56,7 @@ func (r LoadReport) String() string {
 	return strings.Join(parts, "; ")
 }
 
-// Load connects to a server of the lab again and again, as fast as it answers, until the number of attempts is reached or
+// Load connects to a server of the lab again and again, as fast as it answers or as often as the options say, until the number of attempts is reached or
 // the context ends.
 func (h *Host) Load(ctx context.Context, protocol proxy.Protocol, to netip.AddrPort, o LoadOptions) LoadReport {
 	if o.Parallel == 0 {
@@ -75,10 +77,14 @@ func (h *Host) Load(ctx context.Context, protocol proxy.Protocol, to netip.AddrP
 		clients.Go(func() {
 			err := h.Do(func() error {
 				for ctx.Err() == nil && started.Add(1) <= int64(o.Attempts) {
+					began := time.Now()
 					out := dial(protocol, to, DialOptions{Timeout: o.Timeout, Source: netip.AddrPortFrom(o.Source, 0)})
 					mu.Lock()
 					r.add(out)
 					mu.Unlock()
+					if o.Interval > 0 {
+						time.Sleep(o.Interval - time.Since(began))
+					}
 				}
 				return nil
 			})
