@@ -27,6 +27,9 @@ type Options struct {
 	KeepInvalid bool
 	// RetryRejected is how long a Service that was refused is left alone before it is tried again; 30 s if 0.
 	RetryRejected time.Duration
+	// Obstructed, if it is not nil, is called with what Obstacles finds, by table: each of nat, filter and mangle has an entry, which is empty if the programs can
+	// read the table. It is called by Apply when that has written everything, and by Check, whenever something else is in the way than before.
+	Obstructed func(rules map[string][]string)
 }
 
 // Backend keeps one family's chains. It implements proxy.Backend.
@@ -38,6 +41,8 @@ type Backend struct {
 	excluded map[proxy.ServicePortName]error
 	retryAt  time.Time
 	now      func() time.Time
+	// obstructed is what Options.Obstructed was told last.
+	obstructed map[string][]string
 }
 
 var _ proxy.Backend = (*Backend)(nil)
@@ -159,6 +164,7 @@ func (b *Backend) rebuild(ctx context.Context, s *proxy.State) (proxy.Report, er
 			b.rules = r
 			// To try a refused Service again in vain is another rebuild.
 			b.retryAt = b.now().Add(max(b.options.RetryRejected, retryShare*b.now().Sub(started)))
+			_ = b.tellObstacles() // Check tells why it cannot
 			return proxy.Report{Full: true, Operations: operations}, b.once(ctx, found)
 		}
 		if !b.exclude(owners, err) {

@@ -14,30 +14,21 @@ func (x *section) check(chain, rule string) {
 
 // Check tells whether what Apply wrote is still there: the chains, what leads to them, and the rules that hold for all Services. It runs one program at
 // most; with iptables-nft none, and costs nothing as long as nobody changed any rule of the node. damage says what is missing, "" if nothing is: Forget and
-// Apply mend it. Before the first Apply, and after Forget, there is nothing to look for.
+// Apply mend it. Before the first Apply, and after Forget, there is nothing to look for. What keeps the programs from reading tables is told to Options.Obstructed in
+// any case.
 func (b *Backend) Check(ctx context.Context) (damage string, err error) {
+	obstacles := b.tellObstacles()
 	if b.rules == nil {
-		return "", nil
+		return "", obstacles
 	}
 	damage, err = b.kernel.damage(ctx, b.rules.expectation())
-	if err != nil {
+	switch {
+	case err != nil:
 		return "", fmt.Errorf("look for the rules of %s: %w", b.options.Family, err)
+	case damage != "": // which is more urgent
+		return damage, nil
 	}
-	return damage, nil
-}
-
-// Obstacles describes the rules of other programs that keep the programs of iptables from reading the tables nat, filter and mangle. They do not keep this
-// Backend from writing there.
-func (b *Backend) Obstacles() ([]string, error) {
-	rules, err := b.kernel.obstacles()
-	if err != nil {
-		return nil, fmt.Errorf("look for rules that cannot be read, for %s: %w", b.options.Family, err)
-	}
-	var out []string
-	for _, r := range rules {
-		out = append(out, r.String())
-	}
-	return out, nil
+	return "", obstacles
 }
 
 // expectation lists the rules that no Service changes.

@@ -78,6 +78,9 @@ func (p *programs) run(ctx context.Context, in []byte, path string, args ...stri
 		}
 	}
 	e.classify(code, limited.Err(), ctx.Err(), timeout)
+	if e.Kind == Locked {
+		e.Holder = lockHolder()
+	}
 	return out.String(), e
 }
 

@@ -60,7 +60,9 @@ type Error struct {
 	Detail string
 	// Rules are those of others that keep it from reading a table.
 	Rules []string
-	Err   error
+	// Holder is who has the lock, "" if that is not known.
+	Holder string
+	Err    error
 }
 
 // Error says what happened and what helps.
@@ -79,6 +81,9 @@ func (e *Error) Error() string {
 	}
 	if len(e.Rules) > 0 {
 		b.WriteString("; in the way: " + strings.Join(e.Rules, ", "))
+	}
+	if e.Holder != "" {
+		b.WriteString("; it is held by " + e.Holder)
 	}
 	if r := kinds[e.Kind].remedy; r != "" {
 		b.WriteString("; " + r)

@@ -123,6 +123,9 @@ type nftKernel struct {
 	*programs
 	reader     *compat.Reader
 	generation uint32 // after the last commit; 0 if not known
+	// strange is what was in the way when the generation was looked.
+	strange []compat.Rule
+	looked  uint32
 }
 
 func (k *nftKernel) restore(ctx context.Context, text []byte) error {
@@ -233,7 +236,22 @@ func (k *nftKernel) damage(_ context.Context, want *expectation) (string, error)
 	return "", nil
 }
 
+// obstacles looks only if anybody changed anything since it looked last.
 func (k *nftKernel) obstacles() ([]compat.Rule, error) {
+	now, err := compat.Generation()
+	if err != nil {
+		return nil, err
+	}
+	if now == k.looked {
+		return k.strange, nil
+	}
+	if k.strange, err = k.readObstacles(); err == nil {
+		k.looked = now
+	}
+	return k.strange, err
+}
+
+func (k *nftKernel) readObstacles() ([]compat.Rule, error) {
 	chains, err := k.reader.Chains(tables[:]...)
 	if err != nil {
 		return nil, err

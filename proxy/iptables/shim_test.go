@@ -1,12 +1,14 @@
 package iptables
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"turnout/proxy"
@@ -92,14 +94,32 @@ func TestLock(t *testing.T) {
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.Apply(t.Context(), proxytest.NewState(proxy.IPv4)); kindOf(err) != Locked {
-			t.Errorf("%v", err)
+		_, err = b.Apply(t.Context(), proxytest.NewState(proxy.IPv4))
+		if holder := fmt.Sprintf("it is held by process %d (", os.Getpid()); kindOf(err) != Locked || !strings.Contains(err.Error(), holder) {
+			t.Errorf("%v; want it to have %q", err, holder)
 		}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_UN); err != nil {
 			t.Fatal(err)
 		}
 		mustApply(t, b, proxytest.NewState(proxy.IPv4))
 	})
+}
+
+// Of the kernel's list of locks, those on the file that are held count.
+func TestHolders(t *testing.T) {
+	const locks = `1: FLOCK  ADVISORY  WRITE 708 00:19:1283 0 EOF
+1: -> FLOCK  ADVISORY  WRITE 709 00:19:1283 0 EOF
+2: POSIX  ADVISORY  READ 710 fe:01:1283 0 EOF
+3: FLOCK  ADVISORY  WRITE 0 00:19:1283 0 EOF
+4: OFDLCK ADVISORY  WRITE -1 00:19:1283 0 EOF
+5: FLOCK  ADVISORY  READ 711 00:19:1283 0 EOF
+6: FLOCK  ADVISORY  WRITE 712 00:19:128 0 EOF
+7: FLOCK
+`
+	file := unix.Stat_t{Dev: unix.Mkdev(0, 0x19), Ino: 1283}
+	if diff := cmp.Diff([]int{708, 711}, holders(locks, &file)); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
 }
 
 func TestMissingPrograms(t *testing.T) {
