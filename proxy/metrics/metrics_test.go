@@ -186,3 +186,16 @@ func TestGaugesAndCounters(t *testing.T) {
 		want(t, r, text, name)
 	}
 }
+
+// A table is unreadable until it is read again; in another mode nobody reads any.
+func TestTablesRead(t *testing.T) {
+	m, r := newTest()
+	const help = "1 if rules of another program keep the programs of iptables from reading the table, else 0."
+	m.TablesRead(proxy.IPv4, map[string][]string{"nat": nil, "filter": {"rule handle 7", "rule handle 8"}})
+	m.TablesRead(proxy.IPv6, map[string][]string{"nat": nil})
+	want(t, r, head(TableUnreadable, "gauge", help)+TableUnreadable+`{ip_family="IPv4",table="filter"} 1`+"\n"+TableUnreadable+`{ip_family="IPv4",table="nat"} 0`+"\n"+
+		TableUnreadable+`{ip_family="IPv6",table="nat"} 0`+"\n", TableUnreadable)
+	m.TablesRead(proxy.IPv4, map[string][]string{"nat": nil, "filter": nil})
+	m.TablesRead(proxy.IPv6, nil)
+	want(t, r, head(TableUnreadable, "gauge", help)+TableUnreadable+`{ip_family="IPv4",table="filter"} 0`+"\n"+TableUnreadable+`{ip_family="IPv4",table="nat"} 0`+"\n", TableUnreadable)
+}
