@@ -40,6 +40,9 @@ type exclusion struct {
 
 var _ proxy.Backend = (*Backend)(nil)
 
+// Open opens a Backend for Retire and Cleanup, which need nothing that the kernel does not have already. It asks nothing of the kernel.
+func Open(o Options) (*Backend, error) { return open(o) }
+
 // New opens a Backend, has the kernel load the module ip_vs, and finds out whether it has the scheduler. The error says what is missing.
 func New(o Options) (*Backend, error) {
 	o.setDefaults()

@@ -154,6 +154,48 @@ func TestGracefulRemoval(t *testing.T) {
 	}
 }
 
+// Another mode has taken over: what has no connections goes at once and the rest with its last connection, whoever asks. The table becomes a record at once.
+func TestRetire(t *testing.T) {
+	at, vip := netip.MustParseAddrPort("10.244.1.2:8080"), key(proxy.TCP, "10.96.0.1:80")
+	k := newFakeKernel(proxy.IPv4)
+	b := k.backend(Options{})
+	foreign := genl.Server{Key: key(proxy.TCP, "192.0.2.1:80"), Scheduler: "rr"}
+	if err := k.AddServer(foreign); err != nil {
+		t.Fatal(err)
+	}
+	s := proxytest.NewState(proxy.IPv4, web("10.244.1.2:8080", "10.244.1.3:8080"))
+	if _, err := b.Apply(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	retire := func(want int) {
+		t.Helper()
+		if n, err := b.Retire(t.Context()); n != want || err != nil {
+			t.Fatalf("%d connections, %v; want %d", n, err, want)
+		}
+	}
+	d := k.list[vip].destinations
+	for _, c := range []struct{ active, inactive uint32 }{{2, 1}, {1, 0}, {0, 1}} {
+		d[at].Active, d[at].Inactive = c.active, c.inactive
+		retire(int(c.active + c.inactive))
+		if got := k.dump(true); got != "-A -t 10.96.0.1:80 -s rr\n-A -t 192.0.2.1:80 -s rr\n-a -t 10.96.0.1:80 -r 10.244.1.2:8080 -w 1\naddress 10.96.0.1\n" {
+			t.Fatalf("with %+v connections:\n%s", c, got)
+		}
+		if !k.disarmed || k.gate == nil {
+			t.Fatalf("packets still come to the table, or there is no record: %t, %v", k.disarmed, k.gate)
+		}
+		b = k.backend(Options{}) // a new process
+	}
+	if _, err := b.Apply(t.Context(), s); err != nil || k.disarmed || len(k.list[vip].destinations) != 2 {
+		t.Errorf("back in use: %v, disarmed %t, %d destinations", err, k.disarmed, len(k.list[vip].destinations))
+	}
+	k.list[vip].destinations[at].Inactive = 0
+	retire(0)
+	if got := k.dump(true); got != "-A -t 192.0.2.1:80 -s rr\n" || k.addrs != nil || k.gate != nil {
+		t.Errorf("left: interface %t, table %t\n%s", k.addrs != nil, k.gate != nil, got)
+	}
+	retire(0)
+}
+
 // An endpoint that comes back while it is on its way out gets connections again, and stays.
 func TestReturn(t *testing.T) {
 	k := newFakeKernel(proxy.IPv4)

@@ -22,7 +22,7 @@ func (b *Backend) read(s *proxy.State) (*applied, error) {
 	if a.addrs, a.own, err = b.kernel.device.Addresses(); err != nil {
 		return nil, err
 	}
-	ours, err := b.recorded()
+	ours, err := recorded(b.kernel.gate)
 	if err != nil {
 		return nil, err
 	}
@@ -65,8 +65,8 @@ func (b *Backend) readServer(x genl.Server) (*virtual, error) {
 }
 
 // recorded returns the virtual servers of the frontends that the table in the kernel knows.
-func (b *Backend) recorded() (map[genl.Key]bool, error) {
-	frontends, addrs, err := b.kernel.gate.Record()
+func recorded(g gate) (map[genl.Key]bool, error) {
+	frontends, addrs, err := g.Record()
 	if err != nil {
 		return nil, fmt.Errorf("read what was served before: %w", err)
 	}

@@ -22,6 +22,7 @@ type fakeKernel struct {
 	timeouts genl.Timeouts
 	gate     *proxy.State // what the gate's table was made for; nil if there is none
 	admitted *proxy.State // what the gate follows when Retire is called
+	disarmed bool         // no packet comes to the gate
 	log      []string     // of every change
 	// refuse, if set, may make a change fail.
 	refuse func(what string) error
@@ -234,7 +235,7 @@ func (g *fakeGate) Admit(s *proxy.State, _ func(netip.Addr) bool) (int, []proxy.
 	if !g.known || g.k.gate == nil {
 		g.k.gate = s // the whole table is replaced
 	}
-	g.k.admitted, g.known = s, true
+	g.k.admitted, g.known, g.k.disarmed = s, true, false
 	return 0, nil, nil
 }
 
@@ -265,6 +266,11 @@ func (g *fakeGate) Record() (frontends []proxy.FrontendKey, addrs []netip.Addr, 
 }
 
 func (g *fakeGate) Intact() (bool, error) { return !g.known || g.k.gate != nil, nil }
+
+func (g *fakeGate) Disarm() error {
+	g.known, g.k.disarmed = false, true
+	return nil
+}
 
 func (g *fakeGate) Cleanup() error {
 	g.k.gate, g.k.admitted = nil, nil

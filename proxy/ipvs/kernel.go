@@ -48,6 +48,7 @@ type gate interface {
 	Forget()
 	Record() (frontends []proxy.FrontendKey, addrs []netip.Addr, err error)
 	Intact() (bool, error)
+	Disarm() error
 	Cleanup() error
 	Close() error
 }

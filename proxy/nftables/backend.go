@@ -301,15 +301,7 @@ func (b *Backend) Cleanup(context.Context) error {
 
 // Exists tells whether there is a table of this name, of whatever layout.
 func (b *Backend) Exists() (bool, error) {
-	err := b.kernel.request(unix.NFT_MSG_GETTABLE, 0, func(a *attributes) { a.str(unix.NFTA_TABLE_NAME, TableName) },
-		func(received, []byte) error { return nil })
-	if errors.Is(err, unix.ENOENT) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look for table %s: %w", TableOf(b.options.Family), err)
-	}
-	return true, nil
+	return b.kernel.tableExists()
 }
 
 // TableOf names a family's table as nft does, such as "ip kube-proxy".

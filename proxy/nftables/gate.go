@@ -83,6 +83,17 @@ func (g *Gate) Retire() (operations int, err error) {
 	return operations, nil
 }
 
+// Disarm deletes the chains that packets come by. The table is a mere Record then; the next Admit makes it whole again.
+func (g *Gate) Disarm() error {
+	g.Forget()
+	for _, chain := range []string{natPrerouting, natOutput, natPostrouting} {
+		if err := g.kernel.exchange(g.kernel.encoder.encodeDisarm(chain)); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("delete chain %s of table %s for %s: %w", chain, GateTable, g.family, err)
+		}
+	}
+	return nil
+}
+
 // Cleanup deletes the table.
 func (g *Gate) Cleanup() error {
 	g.Forget()
@@ -115,6 +126,9 @@ func (g *Gate) Record() (frontends []proxy.FrontendKey, addrs []netip.Addr, err 
 	}
 	return frontends, addrs, nil
 }
+
+// Exists tells whether there is a table of this name.
+func (g *Gate) Exists() (bool, error) { return g.kernel.tableExists() }
 
 // Intact tells whether the table is there with its chains, by asking for the one that the last rebuild made last.
 func (g *Gate) Intact() (bool, error) {

@@ -45,8 +45,26 @@ func TestKernelGate(t *testing.T) {
 						g.Forget()
 					}
 				}
+				if _, _, err := g.Admit(s, func(netip.Addr) bool { return false }); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := g.Retire(); err != nil {
+					t.Fatal(err)
+				}
+				for range 2 { // also when there is nothing left to do
+					if err := g.Disarm(); err != nil {
+						t.Fatal(err)
+					}
+					checkRecord(t, g, s)
+					if text := nft(t, "list", "table", familyWord(f), GateTable); strings.Contains(text, "hook") {
+						t.Fatalf("after Disarm packets still come to the table:\n%s", text)
+					}
+				}
 				if err := g.Cleanup(); err != nil {
 					t.Fatal(err)
+				}
+				if err := g.Disarm(); err != nil {
+					t.Errorf("Disarm without a table: %v", err)
 				}
 				if ports, addrs, err := g.Record(); err != nil || len(ports)+len(addrs) > 0 {
 					t.Errorf("after Cleanup: %v, %v, %v", ports, addrs, err)

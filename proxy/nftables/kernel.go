@@ -73,6 +73,19 @@ func (k *kernel) commit(tx *transaction) error {
 // deleteTable deletes the table.
 func (k *kernel) deleteTable() error { return k.exchange(k.encoder.encodeDelete()) }
 
+// tableExists tells whether there is a table of the name, whatever it holds.
+func (k *kernel) tableExists() (bool, error) {
+	name := k.encoder.tableName()
+	err := k.request(unix.NFT_MSG_GETTABLE, 0, func(a *attributes) { a.str(unix.NFTA_TABLE_NAME, name) }, func(received, []byte) error { return nil })
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for table %s of %s: %w", name, k.family, err)
+	}
+	return true, nil
+}
+
 // exchange sends a batch and reads what the kernel has against it.
 func (k *kernel) exchange(batch []byte) error {
 	k.drain()
