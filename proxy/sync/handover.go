@@ -2,11 +2,8 @@ package sync
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
-
-	"k8s.io/klog/v2"
 
 	"turnout/proxy"
 )
@@ -15,7 +12,7 @@ import (
 type Mode struct {
 	Name     string
 	Backends map[proxy.Family]proxy.Backend // of each family in use
-	// Gone is called when nothing of the mode is left in the kernel and its Backends are not used any longer; nil if nobody wants to know.
+	// Gone is called when the Backends are not used any longer, though not if the process ends with the mode in use; nil if nobody wants to know.
 	Gone func()
 }
 
@@ -26,87 +23,44 @@ type handover struct {
 }
 
 // SwitchTo has another mode take over: its rules are made first, and then those of the present one are removed, so that there is no moment
-// without. done is called when the other mode has taken over, or with an error each time that it could not: then the present mode goes on, and
-// it is tried again, until SwitchTo or Stay is called.
+// without. done is called once, by the goroutine of Run: when the other mode has taken over, before anything is removed, or with an error if it could
+// not; then the present mode goes on, and what was made of the other one is removed. It is not to be called again before that.
 func (l *Loop) SwitchTo(m Mode, done func(error)) {
 	l.next.Store(&handover{m, done})
 	l.Wake()
 }
 
-// Stay calls off a change of mode that could not be made so far.
-func (l *Loop) Stay() { l.next.Store(nil) }
-
 // handOver changes the mode if that is due. It returns after what time to try again; 0 if there is nothing to do.
 func (l *Loop) handOver(ctx context.Context) time.Duration {
 	h := l.next.Load()
 	if h == nil {
-		l.switching.next = 0
 		return 0
 	}
-	if l.retiring.Load() > 0 { // maybe of the very mode that is to come
+	if !l.clearWay(h.to.Name) {
 		return firstRetry
 	}
-	if err := l.take(ctx, h.to); err != nil {
-		h.done(fmt.Errorf("change from mode %s to mode %s: %w", l.mode.Name, h.to.Name, err))
-		l.switching.max = l.timing().MaxRetry
-		return l.switching.after(true)
-	}
-	l.next.CompareAndSwap(h, nil)
-	l.switching.next = 0
+	l.next.Store(nil)
 	before := l.mode
+	if err := l.take(ctx, h.to); err != nil {
+		h.done(fmt.Errorf("change from mode %s to mode %s: %w", before.Name, h.to.Name, err))
+		l.retire(ctx, h.to)
+		return 0
+	}
 	l.mode = h.to
 	for _, f := range l.families {
 		f.backend, f.inspected = h.to.Backends[f.Family], time.Now()
 	}
-	l.retire(ctx, before)
 	h.done(nil)
+	l.retire(ctx, before)
 	return 0
 }
 
-// take has a mode follow the present States, of all families or of none.
+// take has a mode follow the present States.
 func (l *Loop) take(ctx context.Context, m Mode) error {
 	for _, f := range l.families {
 		if _, err := m.Backends[f.Family].Apply(ctx, l.result.States[f.Family]); err != nil {
-			errs := []error{err}
-			for _, f := range l.families {
-				errs = append(errs, m.Backends[f.Family].Cleanup(ctx))
-			}
-			return errors.Join(errs...)
+			return err
 		}
 	}
 	return nil
-}
-
-// retire removes what a mode has in the kernel, in a goroutine: changes of Services must not wait for it.
-func (l *Loop) retire(ctx context.Context, m Mode) {
-	l.retiring.Add(1)
-	l.retirees.Go(func() {
-		defer l.retiring.Add(-1)
-		logger := klog.FromContext(ctx).WithValues("mode", m.Name)
-		retry := backOff{max: l.timing().MaxRetry}
-		for {
-			err := m.cleanup(ctx)
-			if err == nil {
-				break
-			}
-			logger.Error(err, "The rules of a mode that is not in use any longer cannot be removed; this is tried again")
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(retry.after(true)):
-			}
-		}
-		logger.Info("Removed the rules of a mode that is not in use any longer")
-		if m.Gone != nil {
-			m.Gone()
-		}
-	})
-}
-
-func (m Mode) cleanup(ctx context.Context) error {
-	var errs []error
-	for _, b := range m.Backends {
-		errs = append(errs, b.Cleanup(ctx))
-	}
-	return errors.Join(errs...)
 }

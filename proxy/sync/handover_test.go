@@ -98,39 +98,107 @@ func TestSwitchTo(t *testing.T) {
 	}, exact)
 }
 
-// A mode that does not work is tried again and again, leaves nothing, and the present mode goes on; it can be called off.
+// A mode that does not work leaves nothing, and the present mode goes on. It is for the caller to try again.
 func TestSwitchToFails(t *testing.T) {
 	run(t, func(r *rig) {
 		r.loop.SetService(service("web", "10.96.0.1", v1.ProtocolTCP))
 		r.synced()
 		second := newOther("second", 0)
 		second.faults[proxy.IPv6].setRate(1)
+		stays := &stubborn{Backend: second.Backends[proxy.IPv4]}
+		stays.failing.Store(true)
+		second.Backends[proxy.IPv4] = stays
 		results := &recorded{}
-		r.loop.SwitchTo(second.Mode, func(err error) { results.add(fmt.Sprint(err)) })
+		order := func() { r.loop.SwitchTo(second.Mode, func(err error) { results.add(fmt.Sprint(err)) }) }
+		order()
 		r.after(time.Minute)
-		if got := results.take(); len(got) < 5 || !strings.Contains(got[0], "from mode first to mode second: "+errFaulty.Error()) {
+		if got := results.take(); len(got) != 1 || !strings.Contains(got[0], "from mode first to mode second: "+errFaulty.Error()) {
 			t.Fatalf("results: %v", got)
 		}
-		r.wantHolds("the second mode, of which one family works", second.kernels, "")
+		if second.gone.Load() != 0 {
+			t.Error("the second mode is said to be gone while removing it fails")
+		}
 		r.loop.SetService(service("more", "10.96.0.2", v1.ProtocolTCP))
 		r.after(time.Second)
 		r.wantHolds("the first mode", r.kernels, "default/more/TCP default/web/TCP")
-		r.loop.Stay()
-		r.settle()
-		results.take()
-		r.settle()
+		order()
+		r.after(time.Minute)
 		if got := results.take(); len(got) != 0 {
-			t.Errorf("tried %d times more after it was called off", len(got))
+			t.Errorf("results: %v, want none while the second mode is still being removed", got)
 		}
-		r.loop.SwitchTo(second.Mode, func(err error) { results.add(fmt.Sprint(err)) })
-		r.after(time.Second)
-		second.faults[proxy.IPv6].setRate(0)
+		stays.failing.Store(false)
 		r.settle()
-		if got := results.take(); got[len(got)-1] != "<nil>" {
-			t.Errorf("results: %v, want none at last", got)
+		if got := results.take(); len(got) != 1 || second.gone.Load() != 2 {
+			t.Fatalf("results: %v, gone %d times", got, second.gone.Load())
+		}
+		r.wantHolds("the second mode, of which one family works", second.kernels, "")
+		second.faults[proxy.IPv6].setRate(0)
+		order()
+		r.settle()
+		if got := results.take(); !slices.Equal(got, []string{"<nil>"}) {
+			t.Errorf("results: %v, want one without error", got)
 		}
 		r.wantHolds("the first mode", r.kernels, "")
 		r.wantHolds("the second mode", second.kernels, "default/more/TCP default/web/TCP")
+	}, exact)
+}
+
+// used is a Backend that connections still need after another mode has taken over.
+type used struct {
+	proxy.Backend
+	connections atomic.Int32
+	retired     atomic.Int32
+}
+
+func (u *used) Retire(ctx context.Context) (int, error) {
+	u.retired.Add(1)
+	if n := u.connections.Load(); n > 0 {
+		return int(n), nil
+	}
+	return 0, u.Cleanup(ctx)
+}
+
+// A mode that connections still need goes when they have ended. It is in nobody's way, and can come back meanwhile.
+func TestDraining(t *testing.T) {
+	first := newOther("drained", 0)
+	v4 := &used{Backend: first.kernels[proxy.IPv4]}
+	v4.connections.Store(7)
+	first.Backends[proxy.IPv4] = v4
+	run(t, func(r *rig) {
+		r.loop.SetService(service("web", "10.96.0.1", v1.ProtocolTCP))
+		r.synced()
+		results := &recorded{}
+		to := func(m Mode) {
+			t.Helper()
+			r.loop.SwitchTo(m, func(err error) { results.add(fmt.Sprint(err)) })
+			r.after(time.Second)
+			if got := results.take(); !slices.Equal(got, []string{"<nil>"}) {
+				t.Fatalf("to %s: results %v, want one without error", m.Name, got)
+			}
+		}
+		to(first.Mode)
+		second, third := newOther("second", 0), newOther("third", 0)
+		to(second.Mode)
+		r.after(time.Minute)
+		if n := v4.retired.Load(); n < 6 || n > 8 || first.gone.Load() != 0 {
+			t.Errorf("asked %d times in a minute whether connections are left, gone %d times", n, first.gone.Load())
+		}
+		to(third.Mode)
+		r.wantHolds("the mode that connections need", first.kernels, "default/web/TCP")
+		to(first.Mode)
+		r.settle()
+		v4.connections.Store(0)
+		before := v4.retired.Load()
+		r.after(time.Minute)
+		if v4.retired.Load() != before || holds(first.kernels) != "default/web/TCP" || first.gone.Load() != 1 {
+			t.Errorf("the mode in use holds %q, was removed %d times, gone %d times", holds(first.kernels), v4.retired.Load()-before, first.gone.Load())
+		}
+		to(second.Mode)
+		r.settle()
+		r.wantHolds("the mode that no connection needs any longer", first.kernels, "")
+		if first.gone.Load() != 2 {
+			t.Errorf("gone %d times, want twice", first.gone.Load())
+		}
 	}, exact)
 }
 

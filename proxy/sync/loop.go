@@ -75,15 +75,14 @@ type Loop struct {
 
 	published atomic.Pointer[desired.Result] // the same as result, for others to read
 	next      atomic.Pointer[handover]       // nil if the mode stays
-	retiring  atomic.Int32                   // how many modes are being removed
 	retirees  gosync.WaitGroup
 
 	// Owned by Run.
-	mode      Mode
-	switching backOff // between attempts to change it
-	result    *desired.Result
-	counted   counted
-	problems  problemLog
+	mode        Mode
+	retirements []*retirement
+	result      *desired.Result
+	counted     counted
+	problems    problemLog
 }
 
 var _ source.Sink = (*Loop)(nil)
