@@ -3,56 +3,47 @@ package leftovers
 import (
 	"errors"
 	"fmt"
-	"io/fs"
+	"maps"
 	"net/netip"
-	"os"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"turnout/proxy"
+	"turnout/proxy/ipvs"
 	"turnout/proxy/ipvs/genl"
+	"turnout/proxy/nftables"
 )
 
-// Device is the dummy interface that has the addresses of kube-proxy's virtual servers in mode ipvs.
-const Device = "kube-ipvs0"
-
-// IPVS is what kube-proxy in mode ipvs left outside of iptables.
+// IPVS is what a proxy in mode ipvs left outside of iptables, this one or kube-proxy.
 type IPVS struct {
 	link    netlink.Link // nil if there is none
 	addrs   map[netip.Addr]bool
-	servers []genl.Key // at addresses of the interface
+	tables  []proxy.Family    // that have a table of ours
+	known   map[genl.Key]bool // what these know
+	servers []genl.Key        // at addresses of the interface, or known
 	// others are virtual servers at addresses of the node: NodePorts of kube-proxy's, or somebody else's.
 	others []genl.Key
 }
 
-// FindIPVS looks for leftovers. Only virtual servers at addresses of the interface kube-ipvs0 are known to be kube-proxy's. It loads no
+// FindIPVS looks for leftovers. Virtual servers at addresses of the interface kube-ipvs0 are a proxy's, and those that our table knows. It loads no
 // module, and needs CAP_NET_ADMIN.
 func FindIPVS() (*IPVS, error) {
-	i := &IPVS{addrs: map[netip.Addr]bool{}}
-	link, err := netlink.LinkByName(Device)
-	if err != nil {
-		if _, ok := errors.AsType[netlink.LinkNotFoundError](err); ok {
-			return i, nil
+	i := &IPVS{addrs: map[netip.Addr]bool{}, known: map[genl.Key]bool{}}
+	for _, look := range []func() error{i.findDevice, i.findTables} {
+		if err := look(); err != nil {
+			return nil, err
 		}
-		return nil, fmt.Errorf("look for interface %s: %w", Device, err)
 	}
-	i.link = link
-	addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
-	if err != nil {
-		return nil, fmt.Errorf("list the addresses of interface %s: %w", Device, err)
-	}
-	for _, a := range addrs {
-		if ip, ok := netip.AddrFromSlice(a.IP); ok {
-			i.addrs[ip.Unmap()] = true
-		}
+	if i.link == nil && len(i.tables) == 0 {
+		return i, nil
 	}
 	servers, err := virtualServers()
 	if err != nil {
 		return nil, err
 	}
 	for _, s := range servers {
-		if i.addrs[s.At.Addr()] {
+		if i.addrs[s.At.Addr()] || i.known[s] {
 			i.servers = append(i.servers, s)
 		} else {
 			i.others = append(i.others, s)
@@ -61,19 +52,56 @@ func FindIPVS() (*IPVS, error) {
 	return i, nil
 }
 
+func (i *IPVS) findDevice() error {
+	link, err := netlink.LinkByName(ipvs.Device)
+	if _, ok := errors.AsType[netlink.LinkNotFoundError](err); ok {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for interface %s: %w", ipvs.Device, err)
+	}
+	i.link = link
+	addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list the addresses of interface %s: %w", ipvs.Device, err)
+	}
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+			i.addrs[ip.Unmap()] = true
+		}
+	}
+	return nil
+}
+
+func (i *IPVS) findTables() error {
+	for _, f := range proxy.Families {
+		servers, table, err := ipvs.Record(f)
+		if err != nil {
+			return err
+		}
+		if table {
+			i.tables = append(i.tables, f)
+			maps.Copy(i.known, servers)
+		}
+	}
+	return nil
+}
+
 // Objects lists what Remove removes.
 func (i *IPVS) Objects() (out []Object) {
 	for _, s := range i.servers {
 		out = append(out, serverObject(s))
 	}
 	if i.link != nil {
-		out = append(out, Object{Kind: "interface", Name: Device})
+		out = append(out, Object{Kind: "interface", Name: ipvs.Device})
+	}
+	for _, f := range i.tables {
+		out = append(out, Object{Family: f, Kind: "table", Name: nftables.GateTable})
 	}
 	return out
 }
 
-// Kept lists the virtual servers that may or may not be kube-proxy's. There are none without the interface, for then kube-proxy was not in
-// mode ipvs.
+// Kept lists the virtual servers that may or may not be kube-proxy's. There are none if no proxy was in mode ipvs.
 func (i *IPVS) Kept() (out []Object) {
 	for _, s := range i.others {
 		out = append(out, serverObject(s))
@@ -81,15 +109,30 @@ func (i *IPVS) Kept() (out []Object) {
 	return out
 }
 
-// Remove removes what was found. With the interface go its addresses, and with them the way to the virtual servers.
+// Remove removes what was found. With the interface go its addresses, and with them the way to the virtual servers. The table, which knows of others, goes last.
 func (i *IPVS) Remove() error {
 	err := i.removeServers()
 	if i.link != nil {
 		if e := netlink.LinkDel(i.link); e != nil && !errors.Is(e, unix.ENODEV) {
-			err = errors.Join(err, fmt.Errorf("delete interface %s: %w", Device, e))
+			err = errors.Join(err, fmt.Errorf("delete interface %s: %w", ipvs.Device, e))
 		}
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return i.removeTables()
+}
+
+func (i *IPVS) removeTables() error {
+	var errs []error
+	for _, f := range i.tables {
+		g, err := nftables.OpenGate(f)
+		if err != nil {
+			return err
+		}
+		errs = append(errs, g.Cleanup(), g.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func (i *IPVS) removeServers() error {
@@ -116,7 +159,7 @@ func serverObject(s genl.Key) Object {
 
 // virtualServers lists those of both families; none if the kernel has no IPVS loaded, which to open a socket would do.
 func virtualServers() (out []genl.Key, err error) {
-	if _, err := os.Stat("/proc/thread-self/net/ip_vs"); errors.Is(err, fs.ErrNotExist) {
+	if !ipvs.Loaded() {
 		return nil, nil
 	}
 	socket, err := genl.Open()

@@ -1,11 +1,8 @@
 package leftovers
 
 import (
-	"errors"
-	"io/fs"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"testing"
 
@@ -13,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"turnout/proxy"
+	"turnout/proxy/ipvs"
 	"turnout/proxy/ipvs/genl"
 	"turnout/proxy/proxytest"
 )
@@ -39,13 +37,13 @@ func addServers(t *testing.T, keys ...genl.Key) {
 // Only the virtual servers at addresses of the interface go, and the interface. It needs a kernel with IPVS.
 func TestKernelRemoveIPVS(t *testing.T) {
 	proxytest.InNamespace(t, func() {
-		if _, err := os.Stat("/proc/thread-self/net/ip_vs"); errors.Is(err, fs.ErrNotExist) {
+		if !ipvs.Loaded() {
 			t.Skip("needs a kernel with IPVS")
 		}
 		if found, err := FindIPVS(); err != nil || len(found.Objects()) != 0 || len(found.Kept()) != 0 {
 			t.Fatalf("at first: %+v, %v", found, err)
 		}
-		link := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: Device}}
+		link := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: ipvs.Device}}
 		if err := netlink.LinkAdd(link); err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +82,7 @@ func TestKernelRemoveIPVS(t *testing.T) {
 		if err != nil || len(left) != len(others) {
 			t.Errorf("left: %v, %v, want %d", left, err, len(others))
 		}
-		if _, err := netlink.LinkByName(Device); err == nil {
+		if _, err := netlink.LinkByName(ipvs.Device); err == nil {
 			t.Error("the interface is still there")
 		}
 	})
