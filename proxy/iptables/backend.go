@@ -113,7 +113,6 @@ func (b *Backend) Apply(ctx context.Context, s *proxy.State) (proxy.Report, erro
 		b.Forget()
 		return proxy.Report{}, err
 	}
-	b.kernel.committed()
 	report.Rejected = b.rejections(s)
 	return report, nil
 }

@@ -13,7 +13,7 @@ func (x *section) check(chain, rule string) {
 }
 
 // Check tells whether what Apply wrote is still there: the chains, what leads to them, and the rules that hold for all Services. It runs one program at
-// most; with iptables-nft none, and costs nothing as long as nobody changed any rule of the node. damage says what is missing, "" if nothing is: Forget and
+// most; with iptables-nft none, and costs nothing as long as nobody changed any rule of the node since the last time. damage says what is missing, "" if nothing is: Forget and
 // Apply mend it. Before the first Apply, and after Forget, there is nothing to look for. What keeps the programs from reading tables is told to Options.Obstructed in
 // any case.
 func (b *Backend) Check(ctx context.Context) (damage string, err error) {

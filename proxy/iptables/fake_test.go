@@ -160,8 +160,6 @@ func (k *fakeKernel) unjump(_ context.Context, keep int) error {
 	return nil
 }
 
-func (k *fakeKernel) committed() {}
-
 func (k *fakeKernel) damage(_ context.Context, want *expectation) (string, error) {
 	f, _ := k.look(context.Background())
 	if wrong := f.once(); wrong != "" {

@@ -19,8 +19,6 @@ type kernel interface {
 	look(ctx context.Context) (*found, error)
 	// unjump deletes our jumps but for the first so many of each.
 	unjump(ctx context.Context, keep int) error
-	// committed is called after all that belongs to an Apply was carried out.
-	committed()
 	// damage says what is missing of what was written, "" if nothing is.
 	damage(ctx context.Context, want *expectation) (string, error)
 	// obstacles are rules of others in the tables of ours that the programs cannot read.
@@ -88,8 +86,6 @@ func (k *legacyKernel) unjump(ctx context.Context, keep int) error {
 	return k.restore(ctx, text)
 }
 
-func (k *legacyKernel) committed() {}
-
 // damage has one program look for all rules at once.
 func (k *legacyKernel) damage(ctx context.Context, want *expectation) (string, error) {
 	s := &script{}
@@ -122,7 +118,7 @@ func (k *legacyKernel) obstacles() ([]compat.Rule, error) { return nil, nil }
 type nftKernel struct {
 	*programs
 	reader     *compat.Reader
-	generation uint32 // after the last commit; 0 if not known
+	generation uint32 // when nothing was missing; 0 if not known
 	// strange is what was in the way when the generation was looked.
 	strange []compat.Rule
 	looked  uint32
@@ -192,14 +188,8 @@ func (k *nftKernel) unjump(_ context.Context, keep int) error {
 	return k.reader.Delete(surplus...)
 }
 
-func (k *nftKernel) committed() {
-	var err error
-	if k.generation, err = compat.Generation(); err != nil {
-		k.generation = 0 // the next damage looks closer
-	}
-}
-
-// damage looks only if anybody changed anything since it looked last.
+// damage looks only if anybody changed anything since it looked last, this process included: which changes are whose is not known, and one of its own must not hide
+// that of another.
 func (k *nftKernel) damage(_ context.Context, want *expectation) (string, error) {
 	now, err := compat.Generation()
 	if err != nil {
@@ -232,7 +222,7 @@ func (k *nftKernel) damage(_ context.Context, want *expectation) (string, error)
 			}
 		}
 	}
-	k.generation = now
+	k.generation = now // or older than what was read, if something was changed meanwhile
 	return "", nil
 }
 

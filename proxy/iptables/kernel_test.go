@@ -186,6 +186,31 @@ func TestKernelHeal(t *testing.T) {
 	})
 }
 
+// What others take away is noticed also if something is applied before anybody looks.
+func TestKernelLossBetweenChanges(t *testing.T) {
+	inKernel(t, func(t *testing.T, o Options) {
+		b := newKernelBackend(t, o)
+		state := proxytest.RandomState(rand.New(rand.NewPCG(14, uint64(o.Family))), o.Family, 5)
+		mustApply(t, b, state)
+		if damage, err := b.Check(t.Context()); damage != "" || err != nil {
+			t.Errorf("damage %q, %v of nothing", damage, err)
+		}
+		run(t, o, "IPT -t nat -F OUTPUT")
+		mustApply(t, b, state) // the same: nothing to do
+		if damage, err := b.Check(t.Context()); !strings.Contains(damage, "OUTPUT") || err != nil {
+			t.Errorf("damage %q, %v after nothing was changed", damage, err)
+		}
+		more := *state
+		more.HealthChecks = more.HealthChecks.Set(proxy.ServiceName{Namespace: "ns", Name: "web"}, proxy.HealthCheck{Port: 32000})
+		if r := mustApply(t, b, &more); r.Full || r.Operations == 0 {
+			t.Fatalf("%+v, want a change", r)
+		}
+		if damage, err := b.Check(t.Context()); !strings.Contains(damage, "OUTPUT") || err != nil {
+			t.Errorf("damage %q, %v after a change", damage, err)
+		}
+	})
+}
+
 func sorted(lines []string) []string { return slices.Sorted(slices.Values(lines)) }
 
 // Rules of others in the same chains, above and below, stay where they are, and there is one jump of each kind.
