@@ -224,9 +224,9 @@ func TestConfigRefused(t *testing.T) {
 	p.until(reloadErrors, 1)
 	p.logged("cannot be used", "nftables.masqueradeBit: 32 is outside 0 to 31", `nftables.syncPeriod: \"soon\" does not fit`, "oomScoreAdj: 5000 is outside -1000 to 1000")
 	p.logged("Node event", "ConfigurationInvalid", "nftables.masqueradeBit: 32")
-	v.set("mode: ipvs\n") // a key that is there twice: the last one counts
+	v.set("mode: ipvs\nipvs: {scheduler: nonsense}\n") // a key that is there twice: the last one counts
 	p.until(reloadErrors, 2)
-	p.logged("cannot be used", "this build has the modes nftables and iptables")
+	p.logged("cannot be used", "this node cannot run mode ipvs")
 	v.set(": no YAML: [\n")
 	p.until(reloadErrors, 3)
 	p.expect(map[string]float64{reloads: 0, fileInUse: 0})

@@ -127,7 +127,7 @@ func cleanupOthers(s scope, out io.Writer) error {
 }
 
 // removeLeftovers removes, once the kernel follows the first State, what kube-proxy left in another mode: until then its rules served.
-func (d *daemon) removeLeftovers(ctx context.Context) {
+func (d *daemon) removeLeftovers(ctx context.Context, scope leftovers.Scope) {
 	select {
 	case <-ctx.Done():
 		return
@@ -135,7 +135,7 @@ func (d *daemon) removeLeftovers(ctx context.Context) {
 	}
 	logger := klog.FromContext(ctx)
 	for {
-		found, err := leftovers.Find(d.engine.scope, d.families...)
+		found, err := leftovers.Find(scope, d.families...)
 		if removed := found.Removable(); len(removed) > 0 {
 			err = errors.Join(err, found.Remove())
 			logger.Info("Removed what another proxy left on this node", "objects", len(removed))

@@ -30,9 +30,8 @@ func TestConfigCheck(t *testing.T) {
 error: ipvs.syncPeriod: "soon" does not fit; give a duration such as "30s" or "15m"
 error: ipvs.tcpTimeout: -1s is negative; give 0 or a positive duration
 warning: clusterCIDR is empty, so local pods cannot be recognised: traffic to ClusterIPs from outside the cluster is not masqueraded; set it, or another detectLocalMode
-warning: mode: ipvs: this build has the modes nftables and iptables, and does not start with another
-FILE: mode ipvs: 3 errors, 2 warnings
-`, stderr: "turnout: FILE: mode ipvs: 3 errors, 2 warnings\n"},
+FILE: mode ipvs: 3 errors, 1 warning
+`, stderr: "turnout: FILE: mode ipvs: 3 errors, 1 warning\n"},
 		"a file that is not there": {file: "/absent", code: 1, stderr: "turnout: open /absent: no such file or directory\n"},
 		"all flags at once": {args: "--mode=nft -o xml", code: 1, stderr: `turnout: --mode: "nft" is not a mode; set nftables, iptables or ipvs
 --output: "xml" is not a format; give text or json

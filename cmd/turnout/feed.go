@@ -22,6 +22,14 @@ type feed struct {
 	started func(ctx context.Context)
 }
 
+// label is the mode that the own Node's label asked for at the start; "" if it asked for none.
+func (f *feed) label() string {
+	if f.node == nil {
+		return ""
+	}
+	return f.node.Labels[labelMode]
+}
+
 // nodeEvent is an event of the own Node.
 type nodeEvent struct {
 	kind           string // v1.EventTypeNormal or v1.EventTypeWarning

@@ -2,164 +2,164 @@ package main
 
 import (
 	"context"
-	"time"
+	"errors"
+	"fmt"
+	gosync "sync"
 
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 
-	"turnout/proxy"
 	"turnout/proxy/config"
-	"turnout/proxy/iptables"
-	"turnout/proxy/leftovers"
-	"turnout/proxy/nftables"
-	"turnout/proxy/sync"
+	"turnout/proxy/debug"
+	"turnout/proxy/metrics"
 )
 
-// engine is a mode that is open.
-type engine struct {
-	sync.Mode
-	// watch tells the loop what others change, until the context ends; nil if the backends are asked instead.
-	watch func(ctx context.Context)
-	// leave are the modes that may have left rules which the loop can remove.
-	leave []sync.Mode
-	// scope are leftovers of kube-proxy's that are looked for.
-	scope leftovers.Scope
-	close func()
+// labelMode is the label of the own Node that overrides the mode of the configuration. Its values are those of the field mode.
+const labelMode = "turnout/proxy-mode"
+
+// Reasons of events on the Node.
+const (
+	// reasonMode is the reason of events about a mode that was chosen by this proxy or by the label.
+	reasonMode = "ProxyModeChosen"
+	// reasonModeRefused is the reason of events about a mode that this node cannot have.
+	reasonModeRefused = "ProxyModeRefused"
+)
+
+// A choice is a mode that can be had, with the configuration for it.
+type choice struct {
+	cfg    *config.Config
+	engine *engine // nil if the mode is in use already
+	reason metrics.ModeReason
+	// lacks says what keeps the node from the modes that were preferred to this one.
+	lacks error
 }
 
-// openEngine opens the mode of the configuration for all families in use. The error says what the node lacks.
-func (d *daemon) openEngine(ctx context.Context) (*engine, error) {
-	if d.cfg.Mode == config.IPTables {
-		return d.openIptables(ctx)
-	}
-	return d.openNftables()
+// course is which mode the proxy is in. Whoever changes it holds the lock from before it looks until everything follows.
+type course struct {
+	gosync.Mutex
+	choice
+	label string // that the choice follows
+	// stopWatching ends the watch of the mode in use.
+	stopWatching context.CancelFunc
 }
 
-func (d *daemon) openNftables() (*engine, error) {
-	m := sync.Mode{Name: string(config.NFTables), Backends: map[proxy.Family]proxy.Backend{}}
-	var own []uint32
-	var opened []*nftables.Backend
-	e := &engine{Mode: m, scope: leftovers.Scope{Iptables: true, IPVS: true}, close: func() {
-		for _, b := range opened {
-			_ = b.Close() // the process ends, and the rules stay in any case
-		}
-	}}
-	for _, f := range d.families {
-		b, err := nftables.New(nftables.Options{Family: f, Protect: d.cfg.ProtectTable})
+// choose opens the mode that a label asks for, or the configuration if it is "".
+func (d *daemon) choose(ctx context.Context, cfg *config.Config, label string) (choice, error) {
+	asked, reason := cfg.Asked, metrics.ModeByConfiguration
+	switch {
+	case label != "":
+		m, err := config.ParseAsked(label)
 		if err != nil {
-			e.close()
-			return nil, err
+			return choice{}, fmt.Errorf("label %s: %w", labelMode, err)
 		}
-		m.Backends[f], opened, own = b, append(opened, b), append(own, b.PortID())
+		asked, reason = m, metrics.ModeByLabel
+	case !cfg.ModeSet:
+		reason = metrics.ModeByDefault
 	}
-	e.watch = func(ctx context.Context) { d.watchTable(ctx, own) }
-	return e, nil
+	if asked == config.Auto {
+		return d.chooseFirst(ctx, cfg)
+	}
+	c, err := d.try(ctx, cfg, asked)
+	c.reason = reason
+	return c, err
 }
 
-func (d *daemon) openIptables(ctx context.Context) (*engine, error) {
-	m := sync.Mode{Name: string(config.IPTables), Backends: map[proxy.Family]proxy.Backend{}}
-	e := &engine{Mode: m, scope: leftovers.Scope{IPVS: true}, close: func() {}}
-	for _, f := range d.families {
-		o := iptables.Options{Family: f, KeepInvalid: d.cfg.Conntrack.TCPBeLiberal, LocalhostNodePorts: d.cfg.LocalhostNodePorts && f == proxy.IPv4}
-		b, err := iptables.New(ctx, o)
+// chooseFirst opens the first mode that the node can run.
+func (d *daemon) chooseFirst(ctx context.Context, cfg *config.Config) (choice, error) {
+	var lacks []error
+	for i, m := range config.Modes {
+		c, err := d.try(ctx, cfg, m)
 		if err != nil {
-			return nil, err
-		}
-		m.Backends[f] = b
-		e.leave = append(e.leave, otherVariant(ctx, f, b.Choice().Variant)...)
-		klog.FromContext(ctx).Info("Chose the programs of iptables", "ipFamily", f, "choice", b.Choice())
-		obstacles, err := b.Obstacles()
-		if err != nil {
-			klog.FromContext(ctx).Error(err, "Rules that the programs of iptables cannot read are not told")
-		}
-		for _, o := range obstacles {
-			klog.FromContext(ctx).Info("A rule of another program keeps the programs of iptables from reading its table; this proxy works nevertheless", "rule", o)
-		}
-	}
-	if d.cfg.LocalhostNodePorts {
-		d.routeLocalnet(ctx)
-	}
-	e.leave = append(e.leave, d.nftablesToLeave()...)
-	return e, nil
-}
-
-// otherVariant is what a proxy left in the tables of the variant of iptables that is not used. Packets would meet these rules, too.
-func otherVariant(ctx context.Context, f proxy.Family, used iptables.Variant) []sync.Mode {
-	other, there := iptables.NFT, false
-	if used == iptables.NFT {
-		other = iptables.Legacy
-		found, err := leftovers.FindLegacy(leftovers.Scope{Iptables: true}, f)
-		there = err == nil && len(found.Objects()) > 0
-	} else {
-		found, err := leftovers.FindIptables(leftovers.Scope{Iptables: true}, f)
-		there = err == nil && len(found.Objects()) > 0
-	}
-	if !there {
-		return nil
-	}
-	b, err := iptables.Open(ctx, iptables.Options{Family: f, Variant: other})
-	if err != nil {
-		klog.FromContext(ctx).Error(err, "Rules of another proxy are left on this node and may act on packets", "ipFamily", f, "variant", other)
-		return nil
-	}
-	return []sync.Mode{{Name: "iptables with the variant " + string(other), Backends: map[proxy.Family]proxy.Backend{f: b}}}
-}
-
-// routeLocalnet lets packets to NodePorts on loopback addresses leave the node.
-func (d *daemon) routeLocalnet(ctx context.Context) {
-	const name = "net/ipv4/conf/all/route_localnet"
-	if v, err := proc.Read(name); err == nil && v == "1" {
-		return
-	}
-	if err := proc.Write(name, "1"); err != nil {
-		klog.FromContext(ctx).Error(err, "NodePorts are not served on loopback addresses; have the setting made by the node, or set iptables.localhostNodePorts to false", "setting", name)
-		return
-	}
-	klog.FromContext(ctx).Info("Set a kernel setting", "name", name, "value", 1)
-}
-
-// nftablesToLeave are the tables of mode nftables, where a kernel can have them.
-func (d *daemon) nftablesToLeave() []sync.Mode {
-	m := sync.Mode{Name: string(config.NFTables), Backends: map[proxy.Family]proxy.Backend{}}
-	var opened []*nftables.Backend
-	m.Gone = func() {
-		for _, b := range opened {
-			_ = b.Close() // nothing is left of what it was opened for
-		}
-	}
-	for _, f := range d.families {
-		b, err := nftables.Open(nftables.Options{Family: f})
-		if err != nil {
-			continue // then there are no tables either
-		}
-		if there, err := b.Exists(); err != nil || !there {
-			_ = b.Close() // it is not needed
+			lacks = append(lacks, fmt.Errorf("mode %s: %w", m, err))
 			continue
 		}
-		m.Backends[f], opened = b, append(opened, b)
+		c.reason, c.lacks = metrics.ModeByAuto, errors.Join(lacks...)
+		if i > 0 {
+			c.reason = metrics.ModeByFallback
+		}
+		return c, nil
 	}
-	if len(opened) == 0 {
-		return nil
-	}
-	return []sync.Mode{m}
+	return choice{}, fmt.Errorf("this node can run no mode: %w", errors.Join(lacks...))
 }
 
-// watchTable has the table rebuilt when somebody else changes it.
-func (d *daemon) watchTable(ctx context.Context, own []uint32) {
-	for ctx.Err() == nil {
-		err := nftables.Watch(ctx, own, func(i nftables.Interference) { d.loop.Interfered(ctx, i.Family, i.What, i.Process, i.PID) })
-		if err == nil || ctx.Err() != nil {
-			return
+// try opens a mode, unless it is in use.
+func (d *daemon) try(ctx context.Context, cfg *config.Config, m config.Mode) (choice, error) {
+	in, err := cfg.In(m)
+	if err != nil {
+		return choice{}, err
+	}
+	if d.course.engine != nil && d.course.cfg.Mode == m {
+		return choice{cfg: in}, nil
+	}
+	e, err := d.open(ctx, in)
+	return choice{cfg: in, engine: e}, err
+}
+
+// begin chooses the mode of the start: that of the label if the node can have it, as the configuration's is for all nodes.
+func (d *daemon) begin(ctx context.Context, label string) error {
+	d.course.Lock()
+	defer d.course.Unlock()
+	c, err := d.choose(ctx, d.cfg, label)
+	if err != nil && label != "" {
+		d.refuseMode(ctx, err)
+		label = ""
+		c, err = d.choose(ctx, d.cfg, label)
+	}
+	if err != nil {
+		return err
+	}
+	for _, w := range c.cfg.Warnings {
+		if d.cfg.Mode != c.cfg.Mode { // those of the configuration's own mode were told
+			klog.FromContext(ctx).Info("Configuration warning", "field", w.Where, "warning", w.Text)
 		}
-		klog.FromContext(ctx).Error(err, "Changes that others make to the table are not noticed; this is tried again")
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(watchRetry):
-		}
-		for _, f := range d.families {
-			d.loop.Interfered(ctx, f, "unknown", "", 0) // there may have been some meanwhile
-		}
+	}
+	d.cfg, d.course.choice, d.course.label = c.cfg, c, label
+	return nil
+}
+
+// tellMode reports the mode in use.
+func (d *daemon) tellMode(ctx context.Context) {
+	c := &d.course.choice
+	d.mode.Store(string(c.cfg.Mode))
+	d.metrics.ModeIs(string(c.cfg.Mode), c.reason)
+	logger := klog.FromContext(ctx)
+	note := fmt.Sprintf("mode %s (%s)", c.cfg.Mode, c.reason)
+	if c.lacks != nil {
+		note += fmt.Sprintf("; this node lacks what other modes need: %v", c.lacks)
+	}
+	logger.Info("Proxy mode", "mode", c.cfg.Mode, "reason", c.reason, "lacks", c.lacks)
+	if c.reason != metrics.ModeByConfiguration && c.reason != metrics.ModeByDefault {
+		d.feed.nodeEvent(nodeEvent{v1.EventTypeNormal, reasonMode, "ChooseProxyMode", note})
 	}
 }
 
-const watchRetry = 10 * time.Second
+// refuseMode reports a mode that cannot be had.
+func (d *daemon) refuseMode(ctx context.Context, err error) {
+	stays := "the mode of the configuration is taken"
+	if d.course.engine != nil {
+		stays = "the mode stays " + string(d.course.cfg.Mode)
+	}
+	klog.FromContext(ctx).Error(err, "The mode cannot be changed", "instead", stays)
+	d.feed.nodeEvent(nodeEvent{v1.EventTypeWarning, reasonModeRefused, "ChooseProxyMode", fmt.Sprintf("%s: %v", stays, err)})
+}
+
+// watch has changes that others make be noticed in the mode in use, until another takes its place.
+func (d *daemon) watch(ctx context.Context, e *engine) {
+	ctx, d.course.stopWatching = context.WithCancel(ctx)
+	if e.watch != nil {
+		go e.watch(ctx)
+	}
+}
+
+// follow takes on a configuration for the mode in use.
+func (d *daemon) follow(ctx context.Context, cfg *config.Config) error {
+	if err := d.loop.Configure(d.factsConfig(cfg), timing(cfg)); err != nil {
+		return err
+	}
+	d.course.cfg = cfg
+	d.health.SetTimeout(healthTimeout(cfg))
+	if err := debug.PublishConfig(cfg.External); err != nil {
+		klog.FromContext(ctx).Error(err, "/configz stays as it is")
+	}
+	return nil
+}

@@ -20,6 +20,7 @@ import (
 	"turnout/proxy"
 	"turnout/proxy/config"
 	"turnout/proxy/debug"
+	"turnout/proxy/ipvs"
 	"turnout/proxy/metrics"
 	"turnout/proxy/node"
 	"turnout/proxy/sync"
@@ -34,7 +35,8 @@ type daemon struct {
 	cfg      *config.Config
 	nodeName string
 	families []proxy.Family
-	engine   *engine
+	course   course // of modes
+	open     func(ctx context.Context, cfg *config.Config) (*engine, error)
 	metrics  *metrics.Metrics
 	health   *healthcheck.ProxyHealth
 	services *healthcheck.Services
@@ -44,6 +46,7 @@ type daemon struct {
 	started  time.Time
 	untuned  bool // settings of connection tracking were missing at the start
 
+	mode      atomic.Value                     // the name of the one in use, for those who do not steer
 	conntrack atomic.Pointer[config.Conntrack] // the settings in effect, which may be others than those of the start
 }
 
@@ -53,8 +56,9 @@ func runProxy(ctx context.Context, cfg *config.Config) error {
 		return cleanup(ctx, everything, os.Stdout)
 	}
 	d := &daemon{cfg: cfg, started: time.Now()}
+	d.open = d.openEngine
 	d.conntrack.Store(&cfg.Conntrack)
-	klog.FromContext(ctx).Info("Starting", "version", version.Get().GitVersion, "mode", cfg.Mode, "modeSet", cfg.ModeSet)
+	klog.FromContext(ctx).Info("Starting", "version", version.Get().GitVersion, "mode", cfg.Asked, "modeSet", cfg.ModeSet)
 	if err := d.identify(); err != nil {
 		return err
 	}
@@ -69,15 +73,14 @@ func runProxy(ctx context.Context, cfg *config.Config) error {
 	if err := d.prepareNode(ctx); err != nil {
 		return err
 	}
-	if d.engine, err = d.openEngine(ctx); err != nil {
+	if err := d.begin(ctx, d.feed.label()); err != nil {
 		return err
 	}
-	defer d.engine.close()
 	if cfg.InitOnly {
 		klog.FromContext(ctx).Info("Everything that needs privileges is done; from now on CAP_NET_ADMIN is enough")
 		return nil
 	}
-	if err := d.assemble(ctx, facts); err != nil {
+	if err := d.assemble(ctx, d.factsConfig(d.cfg)); err != nil {
 		return err
 	}
 	return d.run(ctx)
@@ -170,6 +173,7 @@ func (d *daemon) assemble(ctx context.Context, facts sync.FactsConfig) error {
 	logger := klog.FromContext(ctx)
 	var err error
 	d.addrs, err = node.NewAddresses(node.AddressOptions{
+		Ignore:  []string{ipvs.Device}, // has every address of a Service, also while another mode takes over from ipvs
 		Changed: func() { d.loop.AddressesChanged() },
 		Problem: func(err error) {
 			logger.Error(err, "The node's addresses cannot be followed; this is tried again")
@@ -183,7 +187,7 @@ func (d *daemon) assemble(ctx context.Context, facts sync.FactsConfig) error {
 		cleaners[f] = conntrack.NewCleaner(f)
 	}
 	d.loop = sync.New(sync.Options{
-		NodeName: d.nodeName, Families: d.families, Mode: d.engine.Mode, Leave: d.engine.leave, Facts: facts, Metrics: d.metrics, Health: d.health, Services: d.services,
+		NodeName: d.nodeName, Families: d.families, Mode: d.course.engine.Mode, Leave: d.course.engine.leave, Facts: facts, Metrics: d.metrics, Health: d.health, Services: d.services,
 		Conntrack: cleaners, Events: d.feed.events,
 		Timing: timing(d.cfg),
 	})
@@ -222,15 +226,17 @@ func (d *daemon) run(ctx context.Context) error {
 		d.loop.SetNode(d.feed.node) // before the first sync, which would otherwise know no address of the node
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return d.feed.source.Run(ctx, d.loop) })
+	labels := make(chan string, 1)
+	g.Go(func() error { return d.feed.source.Run(ctx, &nodeSink{d.loop, labels}) })
 	g.Go(func() error { d.loop.Run(ctx); return nil })
 	g.Go(func() error { d.services.Run(ctx); return nil })
 	g.Go(func() error { return ignoreCancel(ctx, d.addrs.Run(ctx)) })
-	if d.engine.watch != nil {
-		g.Go(func() error { d.engine.watch(ctx); return nil })
-	}
+	d.watch(ctx, d.course.engine)
+	d.tellMode(ctx)
+	g.Go(func() error { d.followLabel(ctx, labels); return nil })
 	g.Go(func() error { d.tuneLater(ctx); return nil })
-	g.Go(func() error { d.removeLeftovers(ctx); return nil })
+	scope := d.course.engine.scope
+	g.Go(func() error { d.removeLeftovers(ctx, scope); return nil })
 	g.Go(func() error { return d.followConfig(ctx) })
 	for _, s := range d.servers() {
 		g.Go(func() error { return healthcheck.ListenAndServe(ctx, s) })

@@ -13,7 +13,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"turnout/proxy/config"
-	"turnout/proxy/debug"
+	"turnout/proxy/metrics"
 )
 
 // Reasons of events on the Node.
@@ -27,7 +27,7 @@ const (
 // followConfig brings changes of the configuration file into effect. It ends with an error, and the process with it, if a field changes that
 // only a new process can follow; kube-proxy ends for any change.
 func (d *daemon) followConfig(ctx context.Context) error {
-	r := &reload{daemon: d, inUse: d.cfg}
+	r := &reload{daemon: d}
 	err := d.cfg.Follow(ctx, func(contents []byte) error { return r.changed(ctx, contents) }, func(err error) {
 		klog.FromContext(ctx).Error(err, "Changes of the configuration file may be noticed only after ten seconds")
 	})
@@ -35,20 +35,40 @@ func (d *daemon) followConfig(ctx context.Context) error {
 }
 
 // reload is what is known of the configuration file while the proxy runs.
-type reload struct {
-	*daemon
-	inUse *config.Config
+type reload struct{ *daemon }
+
+// reread returns the configuration of new contents of the file. If these ask for another mode, the node can have it, or else the working one would be given up
+// for none.
+func (r *reload) reread(ctx context.Context, contents []byte) (*config.Config, error) {
+	before := r.course.choice
+	next, err := before.cfg.Reread(contents, before.reason == metrics.ModeByLabel)
+	if err != nil || before.reason == metrics.ModeByLabel || next.Asked == before.cfg.Asked {
+		return next, err
+	}
+	c, err := r.choose(ctx, next, "")
+	if err != nil {
+		return nil, fmt.Errorf("mode: %s: %w", next.Asked, err)
+	}
+	if c.engine == nil { // it is the one in use
+		r.course.reason, r.course.lacks = c.reason, c.lacks
+		r.tellMode(ctx)
+	} else {
+		c.engine.Gone() // it is for the process that comes
+	}
+	return c.cfg, nil
 }
 
 // changed brings new contents of the file into effect, or says why not.
 func (r *reload) changed(ctx context.Context, contents []byte) error {
-	next, err := r.inUse.Reread(contents)
+	r.course.Lock()
+	defer r.course.Unlock()
+	next, err := r.reread(ctx, contents)
 	if err != nil {
 		r.refuse(ctx, err)
 		return nil
 	}
 	var restart, all []string
-	for _, c := range r.inUse.ChangesTo(next) {
+	for _, c := range r.course.cfg.ChangesTo(next) {
 		all = append(all, c.String())
 		if !c.Live {
 			restart = append(restart, c.String())
@@ -63,11 +83,12 @@ func (r *reload) changed(ctx context.Context, contents []byte) error {
 		klog.FromContext(ctx).Info("The configuration file changed in fields that only a new process can follow: this one ends", "file", next.ConfigFile, "changes", all)
 		return fmt.Errorf("%w: %s: to be started again with %s", config.ErrChanged, next.ConfigFile, strings.Join(restart, ", "))
 	}
-	if err := r.loop.Configure(facts, timing(next)); err != nil {
+	before := r.course.cfg
+	if err := r.follow(ctx, next); err != nil {
 		r.refuse(ctx, err)
 		return nil
 	}
-	r.apply(ctx, next, all)
+	r.apply(ctx, before, next, all)
 	return nil
 }
 
@@ -81,30 +102,24 @@ func (r *reload) refuse(ctx context.Context, err error) {
 		}
 	}
 	klog.FromContext(ctx).Error(nil, "The configuration file changed and cannot be used; the configuration of before stays in effect, but a restart would fail",
-		"file", r.inUse.ConfigFile, "problems", problems)
+		"file", r.course.cfg.ConfigFile, "problems", problems)
 	r.metrics.ConfigRefused()
-	r.feed.nodeEvent(nodeEvent{v1.EventTypeWarning, reasonRefused, "ReloadConfiguration", r.inUse.ConfigFile + " is not used. " + strings.Join(problems, ". ")})
+	r.feed.nodeEvent(nodeEvent{v1.EventTypeWarning, reasonRefused, "ReloadConfiguration", r.course.cfg.ConfigFile + " is not used. " + strings.Join(problems, ". ")})
 }
 
 // apply brings into effect what is not the loop's, and reports.
-func (r *reload) apply(ctx context.Context, next *config.Config, changes []string) {
+func (r *reload) apply(ctx context.Context, before, next *config.Config, changes []string) {
 	logger := klog.FromContext(ctx)
-	before := r.inUse
-	r.inUse = next
 	r.metrics.ConfigFileUsed()
 	if len(changes) == 0 {
 		logger.Info("The configuration file changed, but no setting did", "file", next.ConfigFile)
 		return
 	}
-	r.health.SetTimeout(healthTimeout(next))
 	r.applyKernel(ctx, before, next)
 	if v := next.Logging.Verbosity; v != before.Logging.Verbosity {
 		if _, err := logs.GlogSetter(strconv.FormatUint(uint64(v), 10)); err != nil {
 			logger.Error(err, "The log's verbosity stays as it is")
 		}
-	}
-	if err := debug.PublishConfig(next.External); err != nil {
-		logger.Error(err, "/configz stays as it is")
 	}
 	r.metrics.ConfigReloaded()
 	logger.Info("The configuration file changed and is in effect", "file", next.ConfigFile, "changes", changes)

@@ -53,7 +53,9 @@ func newReload(t *testing.T) *reloaded {
 	facts.Local = func(proxy.Family) []netip.Addr { return nil }
 	d.loop = sync.New(sync.Options{Families: d.families, Facts: facts, Timing: timing(cfg), Metrics: d.metrics, Health: d.health})
 	d.feed = &feed{nodeEvent: func(e nodeEvent) { r.events = append(r.events, e) }}
-	r.reload = &reload{daemon: d, inUse: cfg}
+	d.open = (&fakeNode{lacks: map[config.Mode]error{config.IPVS: errors.New("no module")}}).open
+	d.course.choice = choice{cfg: cfg, reason: metrics.ModeByConfiguration}
+	r.reload = &reload{daemon: d}
 	return r
 }
 
@@ -88,8 +90,8 @@ func TestReloadAtOnce(t *testing.T) {
 	if diff := cmp.Diff(want, events, cmp.AllowUnexported(nodeEvent{})); diff != "" || err != nil {
 		t.Errorf("%v, events: -want +got\n%s", err, diff)
 	}
-	if !klog.V(3).Enabled() || klog.V(4).Enabled() || !r.inUse.MasqueradeAll {
-		t.Errorf("verbosity 3 %t, 4 %t, masquerade all %t", klog.V(3).Enabled(), klog.V(4).Enabled(), r.inUse.MasqueradeAll)
+	if !klog.V(3).Enabled() || klog.V(4).Enabled() || !r.course.cfg.MasqueradeAll {
+		t.Errorf("verbosity 3 %t, 4 %t, masquerade all %t", klog.V(3).Enabled(), klog.V(4).Enabled(), r.course.cfg.MasqueradeAll)
 	}
 	r.counted("1", "0", "1")
 	// The next change is told from what is in effect now, not from the start.
@@ -107,16 +109,16 @@ func TestReloadRefused(t *testing.T) {
 		"not valid":               {"oomScoreAdj: 5000\nconntrack: {min: -1}\n", " is not used. oomScoreAdj: 5000 is outside -1000 to 1000; give a number within. conntrack.min: -1 is outside 0 to 2147483647; give a number within"},
 		"not valid on this node":  {"clusterCIDR: \"fd00::/8\"\n", " is not used. clusterCIDR fd00::/8 has no IPv4 prefix, which this node needs: add the one that its pods have addresses of"},
 		"not even for a restart":  {"clusterCIDR: \"fd00::/8\"\nenableProfiling: true\n", " is not used. clusterCIDR fd00::/8 has no IPv4 prefix, which this node needs: add the one that its pods have addresses of"},
-		"a mode that is not here": {"mode: ipvs\n", ` is not used. mode: "ipvs": this build has the modes nftables and iptables; set nftables or iptables, or keep kube-proxy on nodes that need ipvs`},
+		"a mode that is not here": {"mode: ipvs\n", " is not used. mode: ipvs: no module"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newReload(t)
-			before := r.inUse
+			before := r.course.cfg
 			text := strings.NewReplacer("mode: nftables\n", "", "clusterCIDR: 10.0.0.0/8\n", "").Replace(reloadHeader) + row.text
 			err := r.changed(t.Context(), []byte(text))
-			want := []nodeEvent{{v1.EventTypeWarning, "ConfigurationInvalid", "ReloadConfiguration", r.inUse.ConfigFile + row.note}}
-			if diff := cmp.Diff(want, r.events, cmp.AllowUnexported(nodeEvent{})); diff != "" || err != nil || r.inUse != before {
-				t.Errorf("%v, configuration stays %t, events: -want +got\n%s", err, r.inUse == before, diff)
+			want := []nodeEvent{{v1.EventTypeWarning, "ConfigurationInvalid", "ReloadConfiguration", r.course.cfg.ConfigFile + row.note}}
+			if diff := cmp.Diff(want, r.events, cmp.AllowUnexported(nodeEvent{})); diff != "" || err != nil || r.course.cfg != before {
+				t.Errorf("%v, configuration stays %t, events: -want +got\n%s", err, r.course.cfg == before, diff)
 			}
 			r.counted("0", "1", "0")
 			if _, err := r.write("# as before"); err != nil {
@@ -133,8 +135,8 @@ func TestReloadByRestart(t *testing.T) {
 	if !errors.Is(err, config.ErrChanged) || !strings.HasSuffix(err.Error(), "config.conf: to be started again with bindAddress from 0.0.0.0 to 192.0.2.1, enableProfiling from false to true") {
 		t.Errorf("error %v", err)
 	}
-	if len(events) != 0 || r.inUse.MasqueradeAll {
-		t.Errorf("events %+v; part of the change is in effect: %t", events, r.inUse.MasqueradeAll)
+	if len(events) != 0 || r.course.cfg.MasqueradeAll {
+		t.Errorf("events %+v; part of the change is in effect: %t", events, r.course.cfg.MasqueradeAll)
 	}
 	r.counted("0", "0", "1")
 }

@@ -29,7 +29,7 @@ func (d *daemon) servers() []healthcheck.ServerOptions {
 
 func (d *daemon) debugOptions() httpdebug.Options {
 	o := httpdebug.Options{
-		Mode: func() string { return string(d.cfg.Mode) }, State: d.writeState,
+		Mode: func() string { return d.mode.Load().(string) }, State: d.writeState,
 		BinaryVersion: readBuildInfo().Version, EmulationVersion: version.DefaultKubeBinaryVersion,
 		Started: d.started, Profiling: d.cfg.Profiling, NoStatusz: !d.cfg.Features.Statusz,
 	}

@@ -22,7 +22,7 @@ func TestConfigFile(t *testing.T) {
 		kind, reason, notes string
 	}{
 		{func(c *proxyconfig.KubeProxyConfiguration) { c.NFTables.MasqueradeAll = true }, "Normal", "ConfigurationReloaded", "nftables.masqueradeAll from false to true"},
-		{func(c *proxyconfig.KubeProxyConfiguration) { c.Mode = "ipvs" }, "Warning", "ConfigurationInvalid", `mode: "ipvs": this build has`},
+		{func(c *proxyconfig.KubeProxyConfiguration) { c.Mode, c.IPVS.Scheduler = "ipvs", "nonsense" }, "Warning", "ConfigurationInvalid", "mode: ipvs: this node cannot run mode ipvs"},
 	} {
 		_, err := c.plane.ProxyConfig("config.conf", kubeconfig, row.edit)
 		must(t, err)

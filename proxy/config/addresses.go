@@ -95,13 +95,17 @@ func (v *validator) clusterCIDRs() []netip.Prefix {
 	return prefixes
 }
 
-// excludeCIDRs checks the list of CIDRs of mode ipvs.
-func (v *validator) excludeCIDRs() {
+// excludeCIDRs parses the list of CIDRs of mode ipvs.
+func (v *validator) excludeCIDRs() (out []netip.Prefix) {
 	for i, s := range v.conf.IPVS.ExcludeCIDRs {
-		if _, ok := parsePrefix(s); !ok {
+		p, ok := parsePrefix(s)
+		if !ok {
 			v.add("ipvs.excludeCIDRs", "entry %d, %q, is not a CIDR; give one such as 10.0.0.0/8", i, s)
+			continue
 		}
+		out = append(out, p)
 	}
+	return out
 }
 
 // nodePortAddresses parses the list of keywords and CIDRs.

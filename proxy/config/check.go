@@ -12,25 +12,25 @@ type Report struct {
 	Mode, Said Mode
 	// Problems keep the proxy from starting with the file.
 	Problems Problems
-	// Warnings are those that the proxy logs when it starts with the file, and one if this build does not have the mode.
+	// Warnings are those that the proxy logs when it starts with the file.
 	Warnings Warnings
 	// Notes tell what changes with the mode, and of fields without effect that nothing is lost by.
 	Notes Warnings
 }
 
 // Check looks at a KubeProxyConfiguration file as the proxy does at its start, without flags beside it. If mode is not "", the
-// file is looked at as if it named this mode. Modes that this build does not have are checked as well.
+// file is looked at as if it named this mode.
 func Check(data []byte, mode Mode) Report {
 	res := resolveFile(data, mode)
 	r := Report{Mode: res.config.Mode, Said: res.said, Problems: res.problems, Warnings: res.config.Warnings, Notes: res.notes}
 	if slices.ContainsFunc(r.Problems, func(p Problem) bool { return p.Where == "" }) {
 		return Report{Mode: r.Mode, Problems: r.Problems} // what was not read sets nothing
 	}
+	if r.Mode == Auto {
+		r.Notes.add("mode", "mode %s takes the first of %s that the node can run; check the file for each", Auto, strings.Join(modeNames(Modes), ", "))
+	}
 	if !slices.Contains(Modes, r.Mode) {
 		return r
-	}
-	if !slices.Contains(runnable, r.Mode) {
-		r.Warnings.add("mode", "mode: %s: this build has the modes %s, and does not start with another", r.Mode, strings.Join(modeNames(runnable), " and "))
 	}
 	if r.Said == "" && mode == "" {
 		r.Notes.add("mode", "mode is not set, which means %s; kube-proxy before 1.40 takes iptables", defaultMode)
@@ -48,7 +48,7 @@ const modeBefore = IPTables
 func resolveFile(data []byte, mode Mode) resolution {
 	f := noFlags()
 	f.configFile = "the file"
-	r := f.resolve(func(string) ([]byte, error) { return data, nil }, wish{modes: Modes, instead: mode})
+	r := f.resolve(func(string) ([]byte, error) { return data, nil }, mode)
 	for i := range r.problems {
 		if r.problems[i].Where == "--config" {
 			r.problems[i].Where = ""

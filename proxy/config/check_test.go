@@ -30,9 +30,18 @@ func TestCheck(t *testing.T) {
 			file: base + "mode: iptables\nnodePortAddresses: [primary]\niptables: {masqueradeAll: true}\n", mode: NFTables,
 			warnings: []string{"iptables.masqueradeAll: true has no effect in mode nftables; set nftables.masqueradeAll: true"},
 		},
-		"mode that this build does not have": {
+		"mode ipvs": {
 			file:     base + "mode: ipvs\nnftables: {masqueradeAll: true}\n",
-			warnings: []string{"nftables.masqueradeAll: true has no effect in mode ipvs; set iptables.masqueradeAll: true", "mode: ipvs: this build has the modes nftables and iptables, and does not start with another"},
+			warnings: []string{"nftables.masqueradeAll: true has no effect in mode ipvs; set iptables.masqueradeAll: true"},
+		},
+		"mode auto": {
+			file:  base + "mode: auto\nnftables: {masqueradeAll: true}\nipvs: {scheduler: sh}\n",
+			notes: []string{"mode auto takes the first of nftables, iptables, ipvs that the node can run; check the file for each"},
+		},
+		"what any mode refuses": {
+			file:     base + "mode: auto\nipvs: {udpTimeout: -1s}\niptables: {masqueradeBit: 32}\n",
+			problems: []string{"iptables.masqueradeBit: 32 is outside 0 to 31; give a number within", "ipvs.udpTimeout: -1s is negative; give 0 or a positive duration"},
+			notes:    []string{"mode auto takes the first of nftables, iptables, ipvs that the node can run; check the file for each"},
 		},
 		"what another mode would refuse": {
 			file: base + "mode: nftables\nipvs: {udpTimeout: -1s, excludeCIDRs: [x]}\niptables: {masqueradeBit: 32, syncPeriod: 500ms}\n",
@@ -47,7 +56,6 @@ func TestCheck(t *testing.T) {
 		"what this mode refuses": {
 			file: base + "mode: nftables\nipvs: {udpTimeout: -1s, excludeCIDRs: [x]}\n", mode: IPVS,
 			problems: []string{"ipvs.udpTimeout: -1s is negative; give 0 or a positive duration", `ipvs.excludeCIDRs: entry 0, "x", is not a CIDR; give one such as 10.0.0.0/8`},
-			warnings: []string{"mode: ipvs: this build has the modes nftables and iptables, and does not start with another"},
 			notes:    []string{"nodePortAddresses is not set, which means primary in mode nftables, but all in mode ipvs"},
 		},
 		"fields that others make useless": {
@@ -57,7 +65,7 @@ func TestCheck(t *testing.T) {
 		},
 		"problems and warnings together": {
 			file:     base + "mode: nftable\noomScoreAdj: 5000\nconntrack: {min: some}\nportRange: 1-2\nudpIdleTimeout: 1s\n",
-			problems: []string{`conntrack.min: "some" does not fit; give a number that int32 can hold`, `mode: "nftable" is not a mode; did you mean "nftables"?; set nftables, iptables or ipvs`, "oomScoreAdj: 5000 is outside -1000 to 1000; give a number within"},
+			problems: []string{`conntrack.min: "some" does not fit; give a number that int32 can hold`, `mode: "nftable" is not a mode; did you mean "nftables"?; set nftables, iptables, ipvs or auto`, "oomScoreAdj: 5000 is outside -1000 to 1000; give a number within"},
 			warnings: []string{`the configuration file has an unknown field "udpIdleTimeout", which is ignored`},
 		},
 		"not a configuration": {
@@ -118,6 +126,15 @@ func TestSettingsAreComplete(t *testing.T) {
 		if field != "windowsRunAsService" && section != "winkernel" && section != "portRange" && modesOf(field) == "" {
 			t.Errorf("%s is used in no mode", field)
 		}
+	}
+}
+
+func TestParseAsked(t *testing.T) {
+	if m, err := ParseAsked("auto"); m != Auto || err != nil {
+		t.Errorf("auto: %q, %v", m, err)
+	}
+	if _, err := ParseAsked("automatic"); err == nil || err.Error() != `"automatic" is not a mode; set nftables, iptables, ipvs or auto` {
+		t.Errorf("automatic: %v", err)
 	}
 }
 

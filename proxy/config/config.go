@@ -11,7 +11,10 @@ import (
 
 // Config is the complete, validated configuration. It is not modified after it was built.
 type Config struct {
+	// Mode is the one that everything else is meant for. Auto has no settings of its own: take In of what it is resolved to.
 	Mode Mode
+	// Asked is the mode that the user chose, or the default. In leaves it as it is.
+	Asked Mode
 	// ModeSet tells that the mode was chosen by the user rather than by default.
 	ModeSet bool
 
@@ -48,6 +51,8 @@ type Config struct {
 	NodePortAddresses NodePortAddresses
 	// LocalhostNodePorts tells that NodePorts are served on IPv4 loopback addresses, too, which only mode iptables can.
 	LocalhostNodePorts bool
+	// IPVS has the settings of mode ipvs.
+	IPVS VirtualServers
 
 	// OOMScoreAdj is what to write to /proc/self/oom_score_adj, -1000 to 1000.
 	OOMScoreAdj int
@@ -101,6 +106,16 @@ type Sync struct {
 	QuietPeriod, MaxDelay time.Duration
 	// Resync is the informers' resync period.
 	Resync time.Duration
+}
+
+// VirtualServers are the settings of mode ipvs.
+type VirtualServers struct {
+	Scheduler string // the kernel's name for it; "" for rr
+	StrictARP bool
+	// Exclude are prefixes whose virtual servers are left alone.
+	Exclude []netip.Prefix
+	// Timeouts of idle connections; 0 leaves the kernel's.
+	TCPTimeout, TCPFinTimeout, UDPTimeout time.Duration
 }
 
 // LocalMode is how packets from pods of this node are recognised, in the words of kube-proxy's field detectLocalMode.

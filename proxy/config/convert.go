@@ -24,8 +24,11 @@ type Conversion struct {
 // 1.40. The error is a Problems if the file is wrong in the one mode or would be wrong in the other.
 func Convert(data []byte, from, to Mode) (*Conversion, error) {
 	res := resolveFile(data, from)
-	if from == "" && res.said == "" {
+	if from == "" && (res.said == "" || res.said == Auto) {
 		from = modeBefore
+		if res.said == Auto {
+			from = Modes[0]
+		}
 		res = resolveFile(data, from)
 	}
 	if len(res.problems) > 0 {

@@ -123,6 +123,7 @@ func TestDefaults(t *testing.T) {
 func TestTypedDefaults(t *testing.T) {
 	want := &Config{
 		Mode:               NFTables,
+		Asked:              NFTables,
 		Client:             Client{ContentType: "application/vnd.kubernetes.protobuf", QPS: 5, Burst: 10},
 		BindAddress:        netip.MustParseAddr("0.0.0.0"),
 		HealthzBindAddress: netip.MustParseAddrPort("0.0.0.0:10256"),

@@ -44,7 +44,7 @@ var noEffect = []struct {
 }{
 	{gateLocalhostNodePorts, true, "NodePorts are not served on loopback addresses"},
 	{gateNFTablesNetlink, false, "netlink is always used"},
-	{gateIPVS, false, "this build has no mode ipvs"},
+	{gateIPVS, false, "mode ipvs can be had whatever it says"},
 }
 
 // kubernetesVersion is the minor version of Kubernetes whose kube-proxy Turnout stands in for.

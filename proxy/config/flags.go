@@ -141,7 +141,7 @@ func (f *Flags) defineServers(s *pflag.FlagSet) {
 
 func (f *Flags) defineRules(s *pflag.FlagSet) {
 	c := &f.conf
-	s.StringVar((*string)(&c.Mode), "proxy-mode", "", "How the kernel is programmed: nftables, which is the default.")
+	s.StringVar((*string)(&c.Mode), "proxy-mode", "", "How the kernel is programmed: nftables, which is the default, iptables, ipvs, or auto, which takes the first of them that the node can run.")
 	s.BoolVar(&c.NFTables.MasqueradeAll, "masquerade-all", false, "Masquerade everything that is sent to ClusterIPs.")
 	s.DurationVar(&f.syncPeriod, "iptables-sync-period", f.syncPeriod, "Modes iptables and nftables: a failed sync is retried after this time.")
 	s.DurationVar(&f.minSyncPeriod, "iptables-min-sync-period", f.minSyncPeriod, "Modes iptables and nftables: least time between syncs. If unset, mode nftables has --sync-quiet-period instead.")

@@ -15,16 +15,18 @@ const (
 	NFTables Mode = "nftables"
 	IPTables Mode = "iptables"
 	IPVS     Mode = "ipvs"
+	// Auto asks for the first of Modes that the node can run. It is resolved by In.
+	Auto Mode = "auto"
 )
 
 // modeWindows is the value of the field mode on Windows.
 const modeWindows Mode = "kernelspace"
 
-// Modes are the modes that a configuration can be written for, the default first.
+// Modes are the modes that the kernel can be programmed in, in the order in which Auto tries them.
 var Modes = []Mode{NFTables, IPTables, IPVS}
 
-// runnable are the modes that this build has a backend for.
-var runnable = []Mode{NFTables, IPTables}
+// askable are the values of the field mode.
+var askable = append(slices.Clone(Modes), Auto)
 
 // setting is something that each mode has a field of its own for, or that only some modes have.
 type setting struct {
@@ -75,13 +77,13 @@ func unusedBecause(field string) string {
 	return nowhere[section]
 }
 
-// usedIn tells whether a field has an effect in a mode.
+// usedIn tells whether a field has an effect in a mode. In mode Auto it may have.
 func usedIn(field string, m Mode) bool {
 	if unusedBecause(field) != "" {
 		return false
 	}
 	s := settingOf(field)
-	return s == nil || s.fields[m] == field
+	return s == nil || m == Auto || s.fields[m] == field
 }
 
 // modesOf lists the modes that use a field, as text.
@@ -103,9 +105,17 @@ func ParseMode(name string) (Mode, error) {
 	return "", errors.New(notAMode(name, Modes))
 }
 
+// ParseAsked returns the value of the field mode that a name stands for: a mode, or Auto. The error names those there are.
+func ParseAsked(name string) (Mode, error) {
+	if m := Mode(name); slices.Contains(askable, m) {
+		return m, nil
+	}
+	return "", errors.New(notAMode(name, askable))
+}
+
 // notAMode says that a mode does not exist, and which do.
 func notAMode(name string, modes []Mode) string {
-	names := modeNames(Modes)
+	names := modeNames(modes)
 	if Mode(name) == modeWindows {
 		return fmt.Sprintf("%q is for Windows only; set %s", name, oneOf(modeNames(modes)))
 	}

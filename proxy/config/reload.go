@@ -18,7 +18,7 @@ var live = []string{
 	"nodePortAddresses", "clusterCIDR", "detectLocalMode", "detectLocal",
 	"nftables.masqueradeAll", "nftables.masqueradeBit", "iptables.masqueradeAll", "iptables.masqueradeBit",
 	// When the rules are written, and when /healthz gives up.
-	"nftables.syncPeriod", "nftables.minSyncPeriod", "iptables.syncPeriod", "iptables.minSyncPeriod",
+	"nftables.syncPeriod", "nftables.minSyncPeriod", "iptables.syncPeriod", "iptables.minSyncPeriod", "ipvs.syncPeriod", "ipvs.minSyncPeriod",
 	// Settings of the kernel, which are written again. As at the start, a value that means "leave it alone" leaves what was written before.
 	"conntrack", "oomScoreAdj",
 	"logging.verbosity",
@@ -63,7 +63,13 @@ func isLive(field string, m Mode) bool {
 	return !slices.Contains(notLive[m], field) && slices.ContainsFunc(live, func(l string) bool { return field == l || strings.HasPrefix(field, l+".") })
 }
 
-// Reread returns the Config that the same command line leads to if ConfigFile has these contents. The error is a Problems.
-func (c *Config) Reread(contents []byte) (*Config, error) {
-	return c.flags.Config(func(string) ([]byte, error) { return contents, nil })
+// Reread returns the Config that the same command line leads to if ConfigFile has these contents. It is for the same Mode if the same is Asked,
+// or if the mode is kept, whatever the contents ask for. The error is a Problems.
+func (c *Config) Reread(contents []byte, keepMode bool) (*Config, error) {
+	read := func(string) ([]byte, error) { return contents, nil }
+	next, err := c.flags.configIn("", read)
+	if err != nil || next.Mode == c.Mode || next.Asked != c.Asked && !keepMode {
+		return next, err
+	}
+	return c.flags.configIn(c.Mode, read)
 }

@@ -43,7 +43,7 @@ func TestChanges(t *testing.T) {
 	for name, r := range rows {
 		t.Run(name, func(t *testing.T) {
 			c := mustLoad(t, map[string]string{"file": header + r.before}, append(strings.Fields(r.args), "--config=file")...)
-			next, err := c.Reread([]byte(header + r.after))
+			next, err := c.Reread([]byte(header+r.after), false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -67,15 +67,16 @@ func TestChanges(t *testing.T) {
 
 func TestRereadRefuses(t *testing.T) {
 	c := mustLoad(t, map[string]string{"file": header}, "--config=file", "--sync-max-delay=2s")
-	_, err := c.Reread([]byte(header + "mode: ipvs\nnftables: {syncPeriod: 1s}\nclusterCIDR: x\n"))
+	_, err := c.Reread([]byte(header+"mode: ipfs\nnftables: {syncPeriod: 1s}\nclusterCIDR: x\n"), false)
 	want := []string{
-		`mode: "ipvs": this build has the modes nftables and iptables; set nftables or iptables, or keep kube-proxy on nodes that need ipvs`,
+		`mode: "ipfs" is not a mode; did you mean "ipvs"?; set nftables, iptables, ipvs or auto`,
 		`clusterCIDR: "x" is not a CIDR; give one such as 10.244.0.0/16`,
+		"--sync-max-delay: 2s is more than the sync period (1s); give at most that",
 	}
 	if diff := cmp.Diff(want, problemLines(err)); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
-	_, err = c.Reread([]byte(header + "nftables: {syncPeriod: 1s}\n"))
+	_, err = c.Reread([]byte(header+"nftables: {syncPeriod: 1s}\n"), false)
 	if diff := cmp.Diff([]string{"--sync-max-delay: 2s is more than the sync period (1s); give at most that"}, problemLines(err)); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
@@ -127,8 +128,6 @@ func fieldTable() string {
 			when = "at once, in mode iptables by a restart"
 		case isLive(field, NFTables):
 			when = "at once"
-		case !slices.ContainsFunc(runnable, func(m Mode) bool { return usedIn(field, m) }):
-			when = "never"
 		}
 		b.WriteString("| `" + field + "` | " + value + " | " + modes + " | " + when + " |\n")
 	}

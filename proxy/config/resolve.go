@@ -13,21 +13,22 @@ import (
 // Config builds the configuration from the parsed flags, and from the file of --config, which it gets from read. The error
 // is a Problems with everything that is wrong.
 func (f *Flags) Config(read func(path string) ([]byte, error)) (*Config, error) {
-	modes := runnable
-	if f.cleanup { // is possible after every mode
-		modes = Modes
-	}
-	r := f.resolve(read, wish{modes: modes})
+	return f.configIn("", read)
+}
+
+// configIn is Config for a mode instead of the one that the sources say, if it is not "".
+func (f *Flags) configIn(m Mode, read func(path string) ([]byte, error)) (*Config, error) {
+	r := f.resolve(read, m)
 	if len(r.problems) > 0 {
 		return nil, r.problems
 	}
 	return r.config, nil
 }
 
-// wish says how sources are to be looked at.
-type wish struct {
-	modes   []Mode // those that are accepted
-	instead Mode   // of the one that the sources say; "" for that
+// In returns the Config that the same command line and file lead to in a mode, which does not change what was Asked. The error is a Problems:
+// what is wrong with fields that only this mode uses.
+func (c *Config) In(m Mode) (*Config, error) {
+	return c.flags.configIn(m, func(string) ([]byte, error) { return c.contents, nil })
 }
 
 // resolution is all that is found out about a configuration. What there are problems with is not valid in config.
@@ -38,27 +39,28 @@ type resolution struct {
 	notes    Warnings // about what has no effect, and harms nobody
 }
 
-// resolve brings flags and file into a Config.
-func (f *Flags) resolve(read func(path string) ([]byte, error), w wish) resolution {
+// resolve brings flags and file into a Config, for a mode instead of the one that they say if it is not "".
+func (f *Flags) resolve(read func(path string) ([]byte, error), instead Mode) resolution {
 	r := resolution{problems: slices.Clone(f.problems)}
 	conf, contents, fileWarnings := f.sources(read, &r.problems)
 	r.said = Mode(conf.Mode)
-	if w.instead != "" {
-		conf.Mode = v1alpha1.ProxyMode(w.instead)
+	asked, modeSet := r.said, r.said != ""
+	orDefault(&asked, defaultMode)
+	if instead != "" {
+		conf.Mode = v1alpha1.ProxyMode(instead)
 	}
-	modeSet := conf.Mode != ""
 	setDefaults(conf)
 	setDependentDefaults(conf)
 
 	v := &validator{conf: conf, mode: Mode(conf.Mode), where: f.where, problems: &r.problems}
-	c := f.build(v, w.modes)
-	c.ModeSet, c.contents, c.flags = modeSet, contents, f
+	c := f.build(v)
+	c.Asked, c.ModeSet, c.contents, c.flags = asked, modeSet, contents, f
 	c.Flags = map[string]string{}
 	f.set.VisitAll(func(flag *pflag.Flag) { c.Flags[flag.Name] = flag.Value.String() })
 	f.ownSettings(c, &r.problems)
 	var unusedWarnings Warnings
 	if f.configFile != "" {
-		unusedWarnings, r.notes = unused(conf, c.Mode, modeSet, v.latent)
+		unusedWarnings, r.notes = unused(conf, c.Mode, modeSet || instead != "", v.latent)
 	}
 	c.Warnings = slices.Concat(f.flagWarnings(c.Mode), fileWarnings, unusedWarnings, c.Warnings, c.addressWarnings())
 	r.config = c
@@ -85,7 +87,7 @@ func (f *Flags) sources(read func(string) ([]byte, error), ps *Problems) (*exter
 }
 
 // build validates the configuration and brings it into typed form.
-func (f *Flags) build(v *validator, modes []Mode) *Config {
+func (f *Flags) build(v *validator) *Config {
 	conf := v.conf
 	c := &Config{External: conf, Mode: v.mode}
 	c.Gates, c.Warnings = setGates(conf.FeatureGates, v.where("featureGates"), v.problems)
@@ -104,10 +106,10 @@ func (f *Flags) build(v *validator, modes []Mode) *Config {
 	}
 	c.MetricsBindAddress = v.serverAddress("metricsBindAddress", conf.MetricsBindAddress)
 	v.hiddenMetrics()
-	v.modeIsOneOf(modes)
+	v.modeExists()
 	v.numbersAndIntervals()
 	v.minSyncPeriod()
-	v.excludeCIDRs()
+	c.IPVS.Exclude = v.excludeCIDRs()
 	v.detectLocal()
 	c.ClusterCIDRs = v.clusterCIDRs()
 	c.NodePortAddresses = v.nodePortAddresses()
@@ -153,6 +155,8 @@ func (c *Config) fill(conf *external) {
 		BridgeInterface:     conf.DetectLocal.BridgeInterface,
 		InterfaceNamePrefix: conf.DetectLocal.InterfaceNamePrefix,
 	}
+	c.IPVS.Scheduler, c.IPVS.StrictARP = conf.IPVS.Scheduler, conf.IPVS.StrictARP
+	c.IPVS.TCPTimeout, c.IPVS.TCPFinTimeout, c.IPVS.UDPTimeout = conf.IPVS.TCPTimeout.Duration, conf.IPVS.TCPFinTimeout.Duration, conf.IPVS.UDPTimeout.Duration
 	c.OOMScoreAdj = int(*conf.OOMScoreAdj)
 	c.Conntrack = Conntrack{
 		MaxPerCore:            int(*conf.Conntrack.MaxPerCore),

@@ -70,15 +70,9 @@ func (v *validator) minSyncPeriod() {
 	}
 }
 
-// modeIsOneOf checks that a mode can be had.
-func (v *validator) modeIsOneOf(modes []Mode) {
-	switch {
-	case slices.Contains(modes, v.mode):
-	case slices.Contains(Modes, v.mode):
-		v.add("mode", "%q: this build has the modes %s; set %s, or keep kube-proxy on nodes that need %s",
-			v.mode, strings.Join(modeNames(modes), " and "), oneOf(modeNames(modes)), v.mode)
-	default:
-		v.add("mode", "%s", notAMode(string(v.mode), modes))
+func (v *validator) modeExists() {
+	if !slices.Contains(askable, v.mode) {
+		v.add("mode", "%s", notAMode(string(v.mode), askable))
 	}
 }
 

@@ -31,9 +31,8 @@ func TestEachRule(t *testing.T) {
 		{"--iptables-sync-period=-5s", "", `--iptables-sync-period: -5s is not positive; give a duration such as 30s`},
 		{"--iptables-min-sync-period=-1s", "", `--iptables-min-sync-period: -1s is negative; give 0 or a positive duration`},
 		{"--iptables-min-sync-period=1m", "", `--iptables-min-sync-period: 1m0s is more than --iptables-sync-period (30s); give at most that`},
-		{"--proxy-mode=nftable", "", `--proxy-mode: "nftable" is not a mode; did you mean "nftables"?; set nftables or iptables`},
-		{"--proxy-mode=kernelspace", "", `--proxy-mode: "kernelspace" is for Windows only; set nftables or iptables`},
-		{"--proxy-mode=ipvs", "", `--proxy-mode: "ipvs": this build has the modes nftables and iptables; set nftables or iptables, or keep kube-proxy on nodes that need ipvs`},
+		{"--proxy-mode=nftable", "", `--proxy-mode: "nftable" is not a mode; did you mean "nftables"?; set nftables, iptables, ipvs or auto`},
+		{"--proxy-mode=kernelspace", "", `--proxy-mode: "kernelspace" is for Windows only; set nftables, iptables, ipvs or auto`},
 		{"--detect-local-mode=clustercidr", "", `--detect-local-mode: "clustercidr" is not a mode; did you mean "ClusterCIDR"?; set one of ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix`},
 		{"--detect-local-mode=BridgeInterface", "", `--pod-bridge-interface: is empty; name the bridge, as --detect-local-mode is BridgeInterface`},
 		{"--detect-local-mode=InterfaceNamePrefix", "", `--pod-interface-name-prefix: is empty; give the prefix, as --detect-local-mode is InterfaceNamePrefix`},
@@ -62,7 +61,6 @@ func TestEachRule(t *testing.T) {
 		{"", header + "nftables: {masqueradeBit: 32}", `nftables.masqueradeBit: 32 is outside 0 to 31; give a number within`},
 		{"", header + "nftables: {syncPeriod: -1s}", `nftables.syncPeriod: -1s is not positive; give a duration such as 30s`},
 		{"", header + "nftables: {minSyncPeriod: 31s}", `nftables.minSyncPeriod: 31s is more than nftables.syncPeriod (30s); give at most that`},
-		{"", header + "mode: ipvs", `mode: "ipvs": this build has the modes nftables and iptables; set nftables or iptables, or keep kube-proxy on nodes that need ipvs`},
 		{"", header + "detectLocalMode: BridgeInterface", `detectLocal.bridgeInterface: is empty; name the bridge, as detectLocalMode is BridgeInterface`},
 		{"", header + "oomScoreAdj: -1001", `oomScoreAdj: -1001 is outside -1000 to 1000; give a number within`},
 		{"-v=1 --log-flush-frequency=-1s", header, `--log-flush-frequency: invalid value: "-1s": Must be greater than zero; give a duration such as 5s`},
@@ -106,12 +104,11 @@ func splitArgs(s string) []string {
 	return args
 }
 
-// Settings of mode ipvs are checked although the mode cannot run, so that a file is right before it is used elsewhere.
+// Settings of mode ipvs are checked in that mode.
 func TestIPVSSettings(t *testing.T) {
 	_, err := load(nil, "--proxy-mode=ipvs", "--ipvs-sync-period=-1s", "--ipvs-min-sync-period=-1s", "--ipvs-tcp-timeout=-1s",
 		"--ipvs-tcpfin-timeout=-1s", "--ipvs-udp-timeout=-1s", "--ipvs-exclude-cidrs=10.0.0.0/8,x")
 	want := []string{
-		`--proxy-mode: "ipvs": this build has the modes nftables and iptables; set nftables or iptables, or keep kube-proxy on nodes that need ipvs`,
 		`--ipvs-sync-period: -1s is not positive; give a duration such as 30s`,
 		`--ipvs-min-sync-period: -1s is negative; give 0 or a positive duration`,
 		`--ipvs-tcp-timeout: -1s is negative; give 0 or a positive duration`,
@@ -133,7 +130,7 @@ func TestProblemsOfFileAndFlagsTogether(t *testing.T) {
 		`conntrack.min: "x" does not fit; give a number that int32 can hold`,
 		`conntrack.udpTimeout: "soon" does not fit; give a duration such as "30s" or "15m"`,
 		`--hostname-override: " " is blank; give the Node's name, or leave it out`,
-		`mode: "userspace" is not a mode; set nftables or iptables`,
+		`mode: "userspace" is not a mode; set nftables, iptables, ipvs or auto`,
 		`conntrack.maxPerCore: -1 is outside 0 to 2147483647; give a number within`,
 		`clusterCIDR: "10.0.0.0/99" is not a CIDR; give one such as 10.244.0.0/16`,
 	}

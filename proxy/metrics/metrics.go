@@ -40,7 +40,7 @@ type Metrics struct {
 	configReloads, configReloadErrors *k8s.CounterVec
 	configFileInUse                   *k8s.GaugeVec
 
-	unreadable *k8s.GaugeVec
+	unreadable, mode *k8s.GaugeVec
 }
 
 // New makes the metrics and registers them, normally with legacyregistry.MustRegister, whose registry also has those of the
@@ -56,6 +56,7 @@ func New(register func(...k8s.Registerable), families ...proxy.Family) *Metrics 
 	m.defineShared(&d)
 	m.defineOwn(&d)
 	m.defineUnreadable(&d)
+	m.defineMode(&d)
 	register(d.defined...)
 	m.begin(families)
 	return m

@@ -6,8 +6,6 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// The flags in this file have no effect in mode nftables. They are accepted so that an existing command line starts.
-
 func (f *Flags) defineIPVS(s *pflag.FlagSet) {
 	c := &f.conf.IPVS
 	s.DurationVar(&c.SyncPeriod.Duration, "ipvs-sync-period", c.SyncPeriod.Duration, "Mode ipvs: time between syncs.")
@@ -20,6 +18,8 @@ func (f *Flags) defineIPVS(s *pflag.FlagSet) {
 	s.DurationVar(&c.TCPFinTimeout.Duration, "ipvs-tcpfin-timeout", 0, "Mode ipvs: timeout of TCP connections after a FIN.")
 	s.DurationVar(&c.UDPTimeout.Duration, "ipvs-udp-timeout", 0, "Mode ipvs: timeout of UDP packets.")
 }
+
+// The flags that follow have no effect. They are accepted so that an existing command line starts.
 
 func (f *Flags) defineWindows(s *pflag.FlagSet) {
 	c := &f.conf.Winkernel

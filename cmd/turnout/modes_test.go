@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"turnout/proxy/config"
+	"turnout/proxy/metrics"
+	"turnout/proxy/sync"
+)
+
+// A fakeNode is one that lacks what some modes need.
+type fakeNode struct {
+	lacks          map[config.Mode]error
+	opened, closed []config.Mode
+}
+
+func (n *fakeNode) open(_ context.Context, cfg *config.Config) (*engine, error) {
+	if err := n.lacks[cfg.Mode]; err != nil {
+		return nil, err
+	}
+	n.opened = append(n.opened, cfg.Mode)
+	return &engine{Mode: sync.Mode{Name: string(cfg.Mode), Gone: func() { n.closed = append(n.closed, cfg.Mode) }}}, nil
+}
+
+// loadFile loads a configuration file.
+func loadFile(t *testing.T, text string) *config.Config {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.conf")
+	if err := os.WriteFile(path, []byte("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"+text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	flags := config.NewFlags()
+	flags.Parse([]string{"--config=" + path})
+	cfg, err := flags.Config(os.ReadFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// Which mode is taken at the start, why, and what is told of it.
+func TestModeOfStart(t *testing.T) {
+	kernel, programs := errors.New("no nf_tables"), errors.New("no iptables")
+	rows := map[string]struct {
+		text, label string
+		lacks       map[config.Mode]error
+		want        config.Mode
+		reason      metrics.ModeReason
+		why, err    string // why it is not another; why it is none
+		refused     string // of the event
+	}{
+		"unset":           {want: config.NFTables, reason: metrics.ModeByDefault},
+		"set":             {text: "mode: ipvs", want: config.IPVS, reason: metrics.ModeByConfiguration},
+		"set, impossible": {text: "mode: iptables", lacks: map[config.Mode]error{config.IPTables: programs}, err: "no iptables"},
+		"label":           {text: "mode: ipvs", label: "iptables", want: config.IPTables, reason: metrics.ModeByLabel},
+		"label, impossible": {text: "mode: ipvs", label: "iptables", lacks: map[config.Mode]error{config.IPTables: programs}, want: config.IPVS, reason: metrics.ModeByConfiguration,
+			refused: "the mode of the configuration is taken: no iptables"},
+		"label, no mode": {label: "iptable", want: config.NFTables, reason: metrics.ModeByDefault,
+			refused: `the mode of the configuration is taken: label turnout/proxy-mode: "iptable" is not a mode; did you mean "iptables"?; set nftables, iptables, ipvs or auto`},
+		"auto":        {text: "mode: auto", want: config.NFTables, reason: metrics.ModeByAuto},
+		"auto, label": {label: "auto", want: config.NFTables, reason: metrics.ModeByAuto},
+		"auto, second": {text: "mode: auto", lacks: map[config.Mode]error{config.NFTables: kernel}, want: config.IPTables, reason: metrics.ModeByFallback,
+			why: "mode nftables: no nf_tables"},
+		"auto, third": {text: "mode: auto", lacks: map[config.Mode]error{config.NFTables: kernel, config.IPTables: programs}, want: config.IPVS, reason: metrics.ModeByFallback,
+			why: "mode nftables: no nf_tables\nmode iptables: no iptables"},
+		"auto, none": {text: "mode: auto", lacks: map[config.Mode]error{config.NFTables: kernel, config.IPTables: programs, config.IPVS: kernel},
+			err: "this node can run no mode: mode nftables: no nf_tables\nmode iptables: no iptables\nmode ipvs: no nf_tables"},
+	}
+	for name, r := range rows {
+		t.Run(name, func(t *testing.T) {
+			n := &fakeNode{lacks: r.lacks}
+			var events []nodeEvent
+			d := &daemon{cfg: loadFile(t, r.text), open: n.open, feed: &feed{nodeEvent: func(e nodeEvent) { events = append(events, e) }}}
+			err := d.begin(t.Context(), r.label)
+			if r.err != "" {
+				if err == nil || err.Error() != r.err || len(n.opened) > 0 {
+					t.Fatalf("%v, opened %v; want error %s", err, n.opened, r.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := d.course.choice
+			why := ""
+			if c.lacks != nil {
+				why = c.lacks.Error()
+			}
+			if c.cfg.Mode != r.want || d.cfg != c.cfg || c.engine.Name != string(r.want) || c.reason != r.reason || why != r.why || !slices.Equal(n.opened, []config.Mode{r.want}) {
+				t.Errorf("mode %s, engine %s, reason %s, why %q; opened %v", c.cfg.Mode, c.engine.Name, c.reason, why, n.opened)
+			}
+			if d.course.label != r.label && r.refused == "" {
+				t.Errorf("follows label %q, want %q", d.course.label, r.label)
+			}
+			var want []nodeEvent
+			if r.refused != "" {
+				want = []nodeEvent{{"Warning", "ProxyModeRefused", "ChooseProxyMode", r.refused}}
+			}
+			if diff := cmp.Diff(want, events, cmp.AllowUnexported(nodeEvent{}), cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("events: -want +got\n%s", diff)
+			}
+		})
+	}
+}
+
+// A changed file that asks for another mode is taken if the node can have that, and the mode in use stays if it is the one that is asked for.
+func TestReloadOfMode(t *testing.T) {
+	n := &fakeNode{lacks: map[config.Mode]error{config.IPVS: errors.New("no module")}}
+	for _, row := range []struct {
+		text    string
+		restart bool
+		reason  metrics.ModeReason
+		closed  []config.Mode
+		event   string
+	}{
+		{text: "mode: auto", reason: metrics.ModeByAuto, event: "mode nftables (auto)"},
+		{text: "mode: ipvs", reason: metrics.ModeByConfiguration, event: "is not used. mode: ipvs: no module"},
+		{text: "mode: iptables", restart: true, reason: metrics.ModeByConfiguration, closed: []config.Mode{config.IPTables}},
+	} {
+		r := newReload(t)
+		r.open, n.closed = n.open, nil
+		r.course.engine = &engine{Mode: sync.Mode{Name: "nftables"}}
+		err := r.changed(t.Context(), []byte(strings.Replace(reloadHeader, "mode: nftables", row.text, 1)))
+		if errors.Is(err, config.ErrChanged) != row.restart || r.course.reason != row.reason || r.course.cfg.Mode != config.NFTables || !slices.Equal(n.closed, row.closed) {
+			t.Errorf("%s: %v; mode %s, reason %s, closed %v", row.text, err, r.course.cfg.Mode, r.course.reason, n.closed)
+		}
+		if text := fmt.Sprint(r.events); row.event != "" && !strings.Contains(text, row.event) || row.event == "" && len(r.events) > 0 {
+			t.Errorf("%s: events %s, want %q", row.text, text, row.event)
+		}
+	}
+}

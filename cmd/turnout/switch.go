@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+
+	"turnout/proxy/source"
+)
+
+// labelRetry is when a mode is tried again that the node could not have.
+const labelRetry = 30 * time.Second
+
+// nodeSink looks at the own Node's label on its way to the loop.
+type nodeSink struct {
+	source.Sink
+	labels chan string // the value that is not followed yet, if there is any
+}
+
+func (s *nodeSink) SetNode(n *v1.Node) {
+	s.Sink.SetNode(n)
+	for {
+		select {
+		case s.labels <- n.Labels[labelMode]:
+			return
+		default:
+		}
+		select { // what was not followed until now need not be
+		case <-s.labels:
+		default:
+		}
+	}
+}
+
+// followLabel changes the mode while the proxy runs, as the own Node's label asks for.
+func (d *daemon) followLabel(ctx context.Context, labels <-chan string) {
+	var label string
+	var retry <-chan time.Time
+	refused := "" // for what reason, so that it is told once
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case l := <-labels:
+			if l == label && retry != nil {
+				continue // it is tried again in its time
+			}
+			label = l
+		case <-retry:
+		}
+		retry = nil
+		err := d.steer(ctx, label)
+		switch {
+		case err == nil:
+			refused = ""
+		case ctx.Err() != nil:
+			return
+		default:
+			retry = time.After(labelRetry)
+			if why := label + err.Error(); why != refused {
+				refused = why
+				d.refuseMode(ctx, err)
+			}
+		}
+	}
+}
+
+// steer changes to the mode that a label asks for, or to that of the configuration if it is "". After an error the mode is what it was.
+func (d *daemon) steer(ctx context.Context, label string) error {
+	d.course.Lock()
+	defer d.course.Unlock()
+	if label == d.course.label {
+		return nil
+	}
+	next, err := d.choose(ctx, d.course.cfg, label)
+	if err != nil {
+		return err
+	}
+	if next.engine == nil { // the mode stays, for another reason
+		next.engine = d.course.engine
+	} else if err := d.switchTo(ctx, next); err != nil {
+		return err
+	}
+	d.course.choice, d.course.label = next, label
+	d.tellMode(ctx)
+	if err := d.follow(ctx, next.cfg); err != nil {
+		klog.FromContext(ctx).Error(err, "The mode changed, but not all of its settings are in effect")
+	}
+	return nil
+}
+
+// switchTo has the loop change to another mode, and returns when it has, or could not.
+func (d *daemon) switchTo(ctx context.Context, next choice) error {
+	if err := d.loop.Check(d.factsConfig(next.cfg)); err != nil {
+		next.engine.Gone()
+		return err
+	}
+	done := make(chan error, 1)
+	d.loop.SwitchTo(next.engine.Mode, func(err error) {
+		if err == nil { // and nothing was removed yet, which the watch of before would take for a stranger's work
+			d.course.stopWatching()
+			d.watch(ctx, next.engine)
+		}
+		done <- err
+	})
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"turnout/proxy/nftables"
+)
+
+// watchTable has the table rebuilt when somebody else changes it.
+func (d *daemon) watchTable(ctx context.Context, own []uint32) {
+	for ctx.Err() == nil {
+		err := nftables.Watch(ctx, own, func(i nftables.Interference) {
+			if ctx.Err() == nil { // afterwards the loop itself removes the table
+				d.loop.Interfered(ctx, i.Family, i.What, i.Process, i.PID)
+			}
+		})
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		klog.FromContext(ctx).Error(err, "Changes that others make to the table are not noticed; this is tried again")
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(watchRetry):
+		}
+		for _, f := range d.families {
+			d.loop.Interfered(ctx, f, "unknown", "", 0) // there may have been some meanwhile
+		}
+	}
+}
+
+const watchRetry = 10 * time.Second
