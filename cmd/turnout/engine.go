@@ -39,7 +39,7 @@ func (d *daemon) openEngine(ctx context.Context, cfg *config.Config) (*engine, e
 	case config.IPTables:
 		return d.openIptables(ctx, cfg)
 	case config.IPVS:
-		return d.openIPVS(ctx, cfg)
+		return d.openIPVS(cfg)
 	default:
 		return d.openNftables(ctx, cfg)
 	}
@@ -119,7 +119,7 @@ func (d *daemon) obstructed(ctx context.Context, f proxy.Family, byTable map[str
 	d.feed.nodeEvent(nodeEvent{v1.EventTypeWarning, reasonUnreadable, "SyncRules", fmt.Sprintf("%s (%s): %s", what, f, strings.Join(all, "; "))})
 }
 
-func (d *daemon) openIPVS(ctx context.Context, cfg *config.Config) (*engine, error) {
+func (d *daemon) openIPVS(cfg *config.Config) (*engine, error) {
 	e := newEngine(config.IPVS)
 	for _, f := range d.families {
 		b, err := ipvs.New(ipvs.Options{

@@ -54,16 +54,16 @@ func (l *Loop) clearWay(name string) bool {
 			return false
 		}
 	})
-	clear := true
+	free := true
 	for _, r := range l.retirements {
 		if same := r.mode.Name == name; same || !r.draining.Load() {
-			clear = false
+			free = false
 			if same && r.draining.Load() {
 				r.stop()
 			}
 		}
 	}
-	return clear
+	return free
 }
 
 // run removes what a mode has, until nothing is left or the context ends.
