@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Runs the tests of e2e/cluster: bin/turnout, or $BINARY, on a node of a lab with a real Kubernetes control plane. Builds the control
-# plane first where it is missing. PKGS narrows the packages, arguments are passed to go test. The last line is always
-# "N passed, N failed, N skipped"; the exit status says the same.
+# plane first where it is missing, and as root on Debian installs the programs that the documentation uses. PKGS narrows the packages,
+# arguments are passed to go test. The last line is always "N passed, N failed, N skipped"; the exit status says the same.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/sbin:/sbin
 binary=$(realpath "${BINARY:-bin/turnout}")
 
+hack/packages.sh nft=nftables conntrack=conntrack curl=curl
 hack/e2e-programs.sh || { echo "the control plane could not be built"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 folder=$(realpath "${E2E_BIN:-bin/e2e}")
 

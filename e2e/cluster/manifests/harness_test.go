@@ -36,6 +36,10 @@ const folder = "../../../manifests"
 const patience = 60 * time.Second
 
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "kubectl" {
+		kubectl()
+		return
+	}
 	flag.Parse()
 	os.Exit(proxytest.Main(m))
 }
@@ -44,7 +48,7 @@ func TestMain(m *testing.M) {
 func newPlane(t *testing.T) (*plane.Plane, *lab.Lab) {
 	t.Helper()
 	l := lab.ForTest(t)
-	p := plane.Start(t, l, plane.Options{Binaries: *binariesFlag, APIServerArgs: []string{"--allow-privileged=true"}})
+	p := plane.Start(t, l, plane.Options{Binaries: *binariesFlag, APIServerArgs: []string{"--allow-privileged=true", "--kubelet-preferred-address-types=InternalIP"}})
 	if err := p.RegisterNodes(t.Context()); err != nil {
 		t.Fatal(err)
 	}
