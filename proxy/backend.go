@@ -26,6 +26,31 @@ type Report struct {
 	Forgotten int
 	// Rejected are the Services that are not programmed.
 	Rejected []Rejection
+	// Tables are the kernel's tables that have rules of ours; nil if the Backend has none whose rules grow with the Services.
+	Tables []Table
+	// Failures is also there if Apply returns an error.
+	Failures Failures
+}
+
+// Table tells of one of the kernel's tables.
+type Table struct {
+	Name string
+	// Rules is the number of ours in it, and Written how many of them the last Apply wrote that wrote any to any table.
+	Rules, Written int
+}
+
+// Failures counts what was written and not taken, whether or not something else was in its place.
+type Failures struct {
+	// All are all of them, and Changes those with only what changed, after which everything is rebuilt.
+	All, Changes int
+}
+
+// PacketCounts are numbers of packets that rules have counted in the kernel.
+type PacketCounts struct {
+	// InvalidDropped were not forwarded since connection tracking cannot place them.
+	InvalidDropped uint64
+	// LocalhostAccepted were the first of connections to NodePorts on loopback addresses.
+	LocalhostAccepted uint64
 }
 
 // Rejection names a Service that could not be programmed, and why.

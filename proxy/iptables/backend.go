@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"turnout/proxy"
@@ -30,6 +31,8 @@ type Options struct {
 	// Obstructed, if it is not nil, is called with what Obstacles finds, by table: each of nat, filter and mangle has an entry, which is empty if the programs can
 	// read the table. It is called by Apply when that has written everything, and by Check, whenever something else is in the way than before.
 	Obstructed func(rules map[string][]string)
+
+	count bool // packets, by rules that do
 }
 
 // Backend keeps one family's chains. It implements proxy.Backend.
@@ -43,6 +46,11 @@ type Backend struct {
 	now      func() time.Time
 	// obstructed is what Options.Obstructed was told last.
 	obstructed map[string][]string
+	tally      tally
+
+	counters  counterStore
+	countable bool        // rules can count packets
+	counting  atomic.Bool // rules do
 }
 
 var _ proxy.Backend = (*Backend)(nil)
@@ -70,6 +78,9 @@ func open(ctx context.Context, o Options) (*Backend, error) {
 	if err == nil {
 		err = b.probe(ctx)
 	}
+	if err == nil {
+		b.tryCounters(ctx)
+	}
 	return b, err
 }
 
@@ -81,7 +92,8 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 		return nil, err
 	}
 	b := newBackend(o, openKernel(p))
-	b.choice = Choice{p.variant, p.restoring, p.version, why}
+	b.counters = kernelCounters{}
+	b.choice = Choice{Variant: p.variant, Program: p.restoring, Version: p.version, Reason: why}
 	return b, nil
 }
 
@@ -96,7 +108,7 @@ func (o *Options) setDefaults() {
 
 func newBackend(o Options, k kernel) *Backend {
 	o.setDefaults()
-	return &Backend{options: o, kernel: k, excluded: map[proxy.ServicePortName]error{}, now: time.Now}
+	return &Backend{options: o, kernel: k, excluded: map[proxy.ServicePortName]error{}, now: time.Now, counters: noCounters{}}
 }
 
 // Choice tells which programs the Backend uses, and why.
@@ -108,27 +120,32 @@ func (b *Backend) Forget() { b.rules = nil }
 // Apply is part of proxy.Backend. What it changes in one table, packets meet as a whole or not at all; the tables nat and filter change one after the other,
 // in such an order that every connection meets one that knows it.
 func (b *Backend) Apply(ctx context.Context, s *proxy.State) (proxy.Report, error) {
+	b.tally.begin()
 	report, err := b.apply(ctx, s)
 	if err != nil {
 		b.Forget()
-		return proxy.Report{}, err
+		return proxy.Report{Failures: b.tally.failures}, err
 	}
+	report.Failures, report.Tables = b.tally.failures, b.tables()
 	report.Rejected = b.rejections(s)
 	return report, nil
 }
 
 func (b *Backend) apply(ctx context.Context, s *proxy.State) (proxy.Report, error) {
 	if b.rules != nil {
-		if script, ok := b.rules.update(s, b.due()); ok {
-			n := script.operations()
+		if change, ok := b.rules.update(s, b.due()); ok {
+			n := change.operations()
 			if n == 0 {
 				return proxy.Report{}, nil
 			}
-			text, _ := script.text()
-			err := b.kernel.restore(ctx, text)
+			if b.rules.localhost && b.options.count {
+				_ = b.makeCounters() // one that no rule counts with so far may have gone; a rule without it is refused
+			}
+			_, _, err := b.carryOut(ctx, []*script{change})
 			if err == nil {
 				return proxy.Report{Operations: n}, nil
 			}
+			b.tally.failures.Changes++
 			var e *Error
 			if !errors.As(err, &e) || e.Kind != Refused {
 				return proxy.Report{}, fmt.Errorf("program the changes for %s: %w", s.Family, err)
@@ -156,9 +173,10 @@ func (b *Backend) rebuild(ctx context.Context, s *proxy.State) (proxy.Report, er
 	if err != nil {
 		return proxy.Report{}, fmt.Errorf("see what is programmed for %s: %w", s.Family, err)
 	}
+	b.prepareCounters()
 	for {
 		r := newTables(&b.options, s, b.excluded)
-		operations, owners, err := b.carryOut(ctx, r.build(found, b.kernel.chunk()))
+		operations, failed, err := b.carryOut(ctx, r.build(found, b.kernel.chunk()))
 		if err == nil {
 			b.rules = r
 			// To try a refused Service again in vain is another rebuild.
@@ -166,7 +184,7 @@ func (b *Backend) rebuild(ctx context.Context, s *proxy.State) (proxy.Report, er
 			_ = b.tellObstacles() // Check tells why it cannot
 			return proxy.Report{Full: true, Operations: operations}, b.once(ctx, found)
 		}
-		if !b.exclude(owners, err) {
+		if !b.blameCounters(failed, err) && !b.exclude(failed, err) {
 			return proxy.Report{}, fmt.Errorf("program all rules for %s: %w", s.Family, err)
 		}
 	}
@@ -175,17 +193,19 @@ func (b *Backend) rebuild(ctx context.Context, s *proxy.State) (proxy.Report, er
 // retryShare bounds the time that is spent on trying refused Services again to a tenth.
 const retryShare = 9
 
-// carryOut carries out scripts, up to the first that fails, whose owners of lines it returns.
-func (b *Backend) carryOut(ctx context.Context, scripts []*script) (operations int, owners []*proxy.ServicePortName, err error) {
+// carryOut carries out scripts, up to the first that fails, which it returns.
+func (b *Backend) carryOut(ctx context.Context, scripts []*script) (operations int, failed *script, err error) {
 	for _, s := range scripts {
-		var text []byte
-		if text, owners = s.text(); len(text) == 0 {
+		text, _ := s.text()
+		if len(text) == 0 {
 			continue
 		}
 		if err := b.kernel.restore(ctx, text); err != nil {
-			return operations, owners, err
+			b.tally.failures.All++
+			return operations, s, err
 		}
 		operations += s.operations()
+		b.tally.wrote(s)
 	}
 	return operations, nil, nil
 }
@@ -203,19 +223,29 @@ func (b *Backend) once(ctx context.Context, found *found) error {
 	return nil
 }
 
-// exclude leaves out the Service whose line was refused. iptables-nft notices some faults when it has read the next line.
-func (b *Backend) exclude(owners []*proxy.ServicePortName, err error) bool {
+// exclude leaves out the Service whose line was refused.
+func (b *Backend) exclude(s *script, err error) bool {
 	var e *Error
-	if !errors.As(err, &e) || e.Kind != Refused || e.Line < 1 || e.Line > len(owners) {
+	if !errors.As(err, &e) || e.Kind != Refused {
 		return false
 	}
-	for _, n := range [...]int{e.Line - 1, e.Line - 2} {
-		if n >= 0 && owners[n] != nil && b.excluded[*owners[n]] == nil {
-			b.excluded[*owners[n]] = err
-			return true
+	_, owners := s.text()
+	blamed := b.blame(owners, e)
+	if len(blamed) == 0 {
+		return false
+	}
+	b.excluded[blamed[0]] = err
+	return true
+}
+
+// blame lists the Services that may be why a line was refused, the most likely first.
+func (b *Backend) blame(owners []*proxy.ServicePortName, e *Error) (out []proxy.ServicePortName) {
+	for _, n := range e.lines(len(owners)) {
+		if owners[n] != nil && b.excluded[*owners[n]] == nil {
+			out = append(out, *owners[n])
 		}
 	}
-	return false
+	return out
 }
 
 // rejections lists the Services of a State that are left out.
@@ -230,7 +260,8 @@ func (b *Backend) rejections(s *proxy.State) (out []proxy.Rejection) {
 	return out
 }
 
-// Cleanup is part of proxy.Backend. It removes all chains that Owns names, kube-proxy's included, from the tables of the variant that the Backend uses.
+// Cleanup is part of proxy.Backend. It removes all chains that Owns names, kube-proxy's included, from the tables of the variant that the Backend uses, and then the packet
+// counters that no other rules count with.
 func (b *Backend) Cleanup(ctx context.Context) error {
 	b.Forget()
 	if err := b.kernel.unjump(ctx, 0); err != nil {
@@ -243,5 +274,6 @@ func (b *Backend) Cleanup(ctx context.Context) error {
 	if _, _, err := b.carryOut(ctx, found.drop(b.kernel.chunk())); err != nil {
 		return fmt.Errorf("delete the chains for %s: %w", b.options.Family, err)
 	}
+	b.removeCounters()
 	return nil
 }

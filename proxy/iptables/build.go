@@ -25,10 +25,11 @@ type rules struct {
 	excluded map[proxy.ServicePortName]error // Services that are left out, and why
 	ips      map[netip.Addr]int              // how many Service ports have a ClusterIP
 	chains   int                             // that the Services have in table nat
+	sizes    map[string]int                  // rules that the Services have, by table
 }
 
 func newTables(o *Options, s *proxy.State, excluded map[proxy.ServicePortName]error) *rules {
-	return &rules{renderer: newRenderer(o, s.Node), options: o, state: s, excluded: excluded, ips: map[netip.Addr]int{}}
+	return &rules{renderer: newRenderer(o, s.Node), options: o, state: s, excluded: excluded, ips: map[netip.Addr]int{}, sizes: map[string]int{}}
 }
 
 // services returns those that are programmed, sorted.
@@ -99,7 +100,7 @@ func (t *rules) buildServices(sections map[string]*section, chunk int) (first []
 				sections[sharedNames[c].table].append(sharedNames[c].name, r, &s.Name)
 			}
 		}
-		t.count(p, 1)
+		t.note(p, 1)
 	}
 	t.chains = len(made)
 	for _, a := range sortedKeys(t.ips) {
@@ -122,10 +123,16 @@ func (t *rules) fixedRules(table, name string) []string {
 	return nil
 }
 
-// count notes the ClusterIPs of a part that comes or goes.
-func (t *rules) count(p *part, by int) {
+// note counts the ClusterIPs and the rules of a part that comes or goes.
+func (t *rules) note(p *part, by int) {
 	if p == nil {
 		return
+	}
+	for i := range p.chains {
+		t.sizes[nat] += by * len(p.chains[i].rules)
+	}
+	for c, lines := range p.lines {
+		t.sizes[sharedNames[c].table] += by * len(lines)
 	}
 	for _, a := range p.clusterIPs {
 		if t.ips[a] += by; t.ips[a] == 0 {

@@ -78,8 +78,8 @@ func (d *difference) part(owner *proxy.ServicePortName, before, after *part) {
 			}
 		}
 	}
-	d.count(before, -1)
-	d.count(after, 1)
+	d.note(before, -1)
+	d.note(after, 1)
 	if before == nil {
 		before = &part{}
 	}

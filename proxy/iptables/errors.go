@@ -94,6 +94,17 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// lines are the indices of the lines of an input of so many that may have been refused, the most likely first: iptables-nft notices some faults when it has read the next
+// line.
+func (e *Error) lines(n int) (out []int) {
+	for _, i := range [...]int{e.Line - 1, e.Line - 2} {
+		if i >= 0 && e.Line <= n {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
 // lineNumber is in what iptables-restore of either variant says about the line that it stopped at.
 var lineNumber = regexp.MustCompile(`(?i)line:? (\d+)`)
 

@@ -21,7 +21,7 @@ func (f *found) reconcile(x *section, made map[string]bool) {
 	for i := range Jumps {
 		j := &Jumps[i]
 		if j.Table == x.table && (f == nil || f.jumps[*j] == 0) {
-			x.insert(j.From, 1, j.rule(), nil)
+			x.jump(j)
 		}
 	}
 	if f == nil {

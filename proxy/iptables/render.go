@@ -18,6 +18,7 @@ type renderer struct {
 	localhost bool
 	// keepInvalid lets packets pass that connection tracking cannot place.
 	keepInvalid bool
+	count       bool // packets
 	pods        []match
 }
 
@@ -25,7 +26,7 @@ type renderer struct {
 type match struct{ is, not string }
 
 func newRenderer(o *Options, n *proxy.Node) *renderer {
-	r := &renderer{family: o.Family, node: n, localhost: o.LocalhostNodePorts && o.Family == proxy.IPv4, keepInvalid: o.KeepInvalid}
+	r := &renderer{family: o.Family, node: n, localhost: o.LocalhostNodePorts && o.Family == proxy.IPv4, keepInvalid: o.KeepInvalid, count: o.count}
 	switch l := &n.LocalPods; {
 	case len(l.Prefixes) > 0:
 		for _, p := range l.Prefixes {
@@ -95,6 +96,9 @@ func (w *writer) frontend(f *proxy.Frontend) {
 	}
 	rule := w.port(f) + w.comment(f.Kind) + "-j " + target
 	if f.Kind == proxy.NodePort {
+		if w.localhost && w.count {
+			w.add(natNodePorts, "-d "+w.loopback()+" "+w.port(f)+w.comment(f.Kind)+countWith(localhostAccepted)+"-j "+target)
+		}
 		w.add(natNodePorts, rule)
 		return
 	}

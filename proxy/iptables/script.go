@@ -18,6 +18,7 @@ type script struct {
 type section struct {
 	table               string
 	chains, rules, gone []line
+	added               int // rules in our chains
 }
 
 // line is one line of the input, and the Service port that it is about; nil if none.
@@ -46,12 +47,19 @@ func (x *section) chain(c *chain, owner *proxy.ServicePortName) {
 }
 
 func (x *section) append(chain, rule string, owner *proxy.ServicePortName) {
+	x.added++
 	x.rules = append(x.rules, line{"-A " + chain + " " + rule, owner})
 }
 
 // insert adds a rule as the n-th of a chain, the first being 1.
 func (x *section) insert(chain string, n int, rule string, owner *proxy.ServicePortName) {
+	x.added++
 	x.rules = append(x.rules, line{"-I " + chain + " " + strconv.Itoa(n) + " " + rule, owner})
+}
+
+// jump has one of the kernel's chains lead to ours, before all else that it does.
+func (x *section) jump(j *Jump) {
+	x.rules = append(x.rules, line{text: "-I " + j.From + " 1 " + j.rule()})
 }
 
 // remove deletes the first rule of a chain with just this text.

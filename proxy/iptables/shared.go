@@ -89,7 +89,11 @@ func (r *renderer) fixed(table string) []chain {
 		forward := []string{"-m mark --mark " + mark + "/" + mark + " -j ACCEPT", "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"}
 		if !r.keepInvalid {
 			// Connections break if such a packet is sent on untranslated, and the other side answers with a reset.
-			forward = append([]string{"-m conntrack --ctstate INVALID -j DROP"}, forward...)
+			invalid := "-m conntrack --ctstate INVALID "
+			if r.count {
+				invalid += countWith(invalidDropped)
+			}
+			forward = append([]string{invalid + "-j DROP"}, forward...)
 		}
 		return []chain{
 			{forwardChain, forward},

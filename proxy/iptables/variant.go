@@ -26,10 +26,18 @@ type Choice struct {
 	Variant          Variant
 	Program, Version string
 	Reason           string
+	// Uncounted is why rules do not count the packets that they drop or accept; "" if they do.
+	Uncounted string
 }
 
 // String returns such as "iptables-nft-restore 1.8.9: kubelet's chain KUBE-IPTABLES-HINT is there".
-func (c Choice) String() string { return c.Program + " " + c.Version + ": " + c.Reason }
+func (c Choice) String() string {
+	text := c.Program + " " + c.Version + ": " + c.Reason
+	if c.Uncounted != "" {
+		text += "; packets are not counted: " + c.Uncounted
+	}
+	return text
+}
 
 // hints are chains that kubelet makes in table mangle, in the variant that the node uses (KEP-3178; before 1.24 only the second).
 var hints = []string{"KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"}

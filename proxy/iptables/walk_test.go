@@ -55,6 +55,9 @@ func TestWalk(t *testing.T) {
 				if diff := cmp.Diff(fresh(t, state), k.dump(b.rules)); diff != "" {
 					t.Fatalf("step %d: -rebuilt +changed:\n%s", step, diff)
 				}
+				if diff := cmp.Diff(k.sizes(), sizesOf(r)); diff != "" {
+					t.Fatalf("step %d: numbers of rules: -there +reported:\n%s", step, diff)
+				}
 				if r, err := b.Apply(t.Context(), state); err != nil || r.Operations > 0 || r.Full {
 					t.Fatalf("step %d: the same State again: %+v, %v", step, r, err)
 				}
