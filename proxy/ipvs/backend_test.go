@@ -154,7 +154,7 @@ func TestGracefulRemoval(t *testing.T) {
 	}
 }
 
-// Another mode has taken over: what has no connections goes at once and the rest with its last connection, whoever asks. The table becomes a record at once.
+// Another mode has taken over: what has no connections goes at once and the rest, which gets no new ones, with its last connection, whoever asks. The table becomes a record at once.
 func TestRetire(t *testing.T) {
 	at, vip := netip.MustParseAddrPort("10.244.1.2:8080"), key(proxy.TCP, "10.96.0.1:80")
 	k := newFakeKernel(proxy.IPv4)
@@ -177,7 +177,7 @@ func TestRetire(t *testing.T) {
 	for _, c := range []struct{ active, inactive uint32 }{{2, 1}, {1, 0}, {0, 1}} {
 		d[at].Active, d[at].Inactive = c.active, c.inactive
 		retire(int(c.active + c.inactive))
-		if got := k.dump(true); got != "-A -t 10.96.0.1:80 -s rr\n-A -t 192.0.2.1:80 -s rr\n-a -t 10.96.0.1:80 -r 10.244.1.2:8080 -w 1\naddress 10.96.0.1\n" {
+		if got := k.dump(true); got != "-A -t 10.96.0.1:80 -s rr\n-A -t 192.0.2.1:80 -s rr\n-a -t 10.96.0.1:80 -r 10.244.1.2:8080 -w 0\naddress 10.96.0.1\n" {
 			t.Fatalf("with %+v connections:\n%s", c, got)
 		}
 		if !k.disarmed || k.gate == nil {
@@ -185,8 +185,8 @@ func TestRetire(t *testing.T) {
 		}
 		b = k.backend(Options{}) // a new process
 	}
-	if _, err := b.Apply(t.Context(), s); err != nil || k.disarmed || len(k.list[vip].destinations) != 2 {
-		t.Errorf("back in use: %v, disarmed %t, %d destinations", err, k.disarmed, len(k.list[vip].destinations))
+	if _, err := b.Apply(t.Context(), s); err != nil || k.disarmed || len(k.list[vip].destinations) != 2 || k.list[vip].destinations[at].Weight != 1 {
+		t.Errorf("back in use: %v, disarmed %t, destinations %v", err, k.disarmed, k.list[vip].destinations)
 	}
 	k.list[vip].destinations[at].Inactive = 0
 	retire(0)

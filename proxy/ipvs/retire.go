@@ -53,7 +53,8 @@ func (b *Backend) Retire(context.Context) (connections int, err error) {
 	return 0, errors.Join(b.kernel.device.Remove(), b.kernel.gate.Cleanup())
 }
 
-// retireServer deletes the destinations of a virtual server that have no connections, and the virtual server if none is left.
+// retireServer deletes the destinations of a virtual server that have no connections, and the virtual server if none is left. The others get no new
+// connections: those are the other mode's, which may serve the address no longer.
 func (b *Backend) retireServer(key genl.Key) (connections int, err error) {
 	if b.options.excluded(key.At.Addr()) {
 		return 0, nil
@@ -64,9 +65,15 @@ func (b *Backend) retireServer(key genl.Key) (connections int, err error) {
 		return 0, err
 	}
 	for _, d := range list {
+		c := change{kind: deleteDestination, Server: v.Server, destination: d}
 		if n := int(d.Active + d.Inactive); n > 0 {
 			connections += n
-		} else if err := b.do(&change{kind: deleteDestination, Server: v.Server, destination: d}); err != nil {
+			if d.Weight == 0 {
+				continue
+			}
+			c.kind, c.destination.Weight = setDestination, 0
+		}
+		if err := b.do(&c); err != nil {
 			return 0, err
 		}
 	}
