@@ -50,7 +50,16 @@ func TestSwitchModes(t *testing.T) {
 // startMode makes the node one that uses a variant of iptables, and starts the proxy in a mode.
 func (c *cluster) startMode(mode string) *process {
 	c.t.Helper()
-	name, variant, _ := strings.Cut(mode, "-")
+	_, variant, _ := strings.Cut(mode, "-")
+	c.hintVariant(variant)
+	p := c.launchMode(mode)
+	p.follow()
+	return p
+}
+
+// hintVariant makes the node one that uses a variant of iptables, or none, as kubelet tells it.
+func (c *cluster) hintVariant(variant string) {
+	c.t.Helper()
 	for _, v := range []string{"nft", "legacy"} {
 		for _, program := range []string{"iptables-", "ip6tables-"} {
 			verb := "-X"
@@ -60,7 +69,13 @@ func (c *cluster) startMode(mode string) *process {
 			c.try(program+v, "-t", "mangle", verb, "KUBE-IPTABLES-HINT")
 		}
 	}
-	return c.start("--proxy-mode="+name, "--nodeport-addresses=primary")
+}
+
+// launchMode starts the proxy in a mode, and does not wait.
+func (c *cluster) launchMode(mode string) *process {
+	c.t.Helper()
+	name, _, _ := strings.Cut(mode, "-")
+	return c.launch("--proxy-mode="+name, "--nodeport-addresses=primary")
 }
 
 // try runs a command on the node and returns what it says.
