@@ -82,7 +82,7 @@ func (c *cluster) rulesOfOthers() (others, own []string) {
 	table, chain := "", ""
 	for line := range strings.Lines(c.sh("nft -a list ruleset")) {
 		words := strings.Fields(line)
-		if len(words) == 0 {
+		if len(words) == 0 || words[0] == "#" { // such as that a table is that of iptables
 			continue
 		}
 		if strings.HasPrefix(line, "table ") {
@@ -136,7 +136,7 @@ func (c *cluster) hint(variant string) {
 		_, _ = c.trySh(program + "-legacy -t mangle -X KUBE-IPTABLES-HINT")
 		switch variant {
 		case "nft": // natively, since there may be rules that iptables cannot read
-			c.sh("nft add chain " + family + " mangle KUBE-IPTABLES-HINT")
+			c.sh("nft add table " + family + " mangle && nft add chain " + family + " mangle KUBE-IPTABLES-HINT") // the table may be there
 		case "legacy":
 			c.sh(program + "-legacy -t mangle -N KUBE-IPTABLES-HINT")
 		}
