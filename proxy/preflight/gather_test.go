@@ -1,0 +1,192 @@
+package preflight
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"turnout/proxy"
+	"turnout/proxy/config"
+	"turnout/proxy/nftables/compat"
+	"turnout/proxy/proxytest"
+)
+
+func TestMain(m *testing.M) { os.Exit(proxytest.Main(m)) }
+
+// run runs a command in the namespace of the calling thread.
+func run(t *testing.T, command string) string {
+	t.Helper()
+	words := strings.Fields(command)
+	if _, err := exec.LookPath(words[0]); err != nil {
+		t.Skipf("needs %s: %v", words[0], err)
+	}
+	out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, out)
+	}
+	return string(out)
+}
+
+// loadedModules are the names of those, sorted; none if the kernel has no modules.
+func loadedModules() (out []string) {
+	text, _ := os.ReadFile("/proc/modules") // what is not there lists none
+	for l := range strings.Lines(string(text)) {
+		name, _, _ := strings.Cut(l, " ")
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func gather(t *testing.T, o Options) *Facts {
+	t.Helper()
+	if o.Modes == nil {
+		o.Modes = Modes
+	}
+	o.CNI = "nowhere"
+	return Gather(t.Context(), o)
+}
+
+// To look changes nothing, not even for a moment: nftables counts its transactions, and modules stay loaded. It goes first, when others have not
+// yet had the kernel load anything.
+func TestKernelReadOnly(t *testing.T) {
+	proxytest.InNamespace(t, func() {
+		modules := loadedModules()
+		f := gather(t, Options{})
+		if now := loadedModules(); !slices.Equal(now, modules) {
+			t.Errorf("modules were loaded:\n%s\nthen\n%s", modules, now)
+		}
+		for _, u := range f.Unseen {
+			t.Errorf("cannot be seen: %s: %v", u.What, u.Err)
+		}
+	})
+	proxytest.InNamespace(t, func() {
+		run(t, "iptables-nft -t nat -N KUBE-SERVICES")
+		run(t, "iptables-nft -t nat -A POSTROUTING -j RETURN")
+		run(t, "nft add rule ip nat POSTROUTING ct state new accept")
+		run(t, "iptables-legacy -t nat -N KUBE-SERVICES")
+		before, err := compat.Generation()
+		if err != nil {
+			t.Fatal(err)
+		}
+		dump := func() string {
+			return run(t, "nft -a list ruleset") + run(t, "iptables-legacy -t nat -S") + run(t, "cat /proc/net/ip_tables_names") + run(t, "ip -o link")
+		}
+		rules, modules := dump(), loadedModules()
+		f := gather(t, Options{})
+		if len(f.Tables[proxy.IPv4]) == 0 || len(f.Legacy[proxy.IPv4]) != 1 || len(f.Strange[proxy.IPv4]) != 1 {
+			t.Errorf("%d tables, %d of iptables-legacy, %d strange rules", len(f.Tables[proxy.IPv4]), len(f.Legacy[proxy.IPv4]), len(f.Strange[proxy.IPv4]))
+		}
+		if now := dump(); now != rules {
+			t.Errorf("before:\n%s\nafter:\n%s", rules, now)
+		}
+		if now := loadedModules(); !slices.Equal(now, modules) {
+			t.Errorf("modules were loaded:\n%s\nthen\n%s", modules, now)
+		}
+		if after, err := compat.Generation(); err != nil || after != before {
+			t.Errorf("generation %d, then %d, %v", before, after, err)
+		}
+	})
+}
+
+// A node where the mode has been used has its modules: then it is tried. The trial's outcome is that of opening the mode.
+func TestKernelTrials(t *testing.T) {
+	proxytest.InNamespace(t, func() {
+		run(t, "iptables-nft -t nat -N KUBE-SERVICES")
+		for m, trials := range gather(t, Options{}).Trials {
+			for _, trial := range trials {
+				switch {
+				case trial.Unseen != nil, len(trial.Idle) > 0:
+					t.Logf("%s for %s was not tried: %v, %v", m, trial.Family, trial.Unseen, trial.Idle)
+				case trial.Err != nil && m != config.IPVS:
+					t.Errorf("%s for %s: %v", m, trial.Family, trial.Err)
+				case trial.Err != nil && !strings.Contains(trial.Err.Error(), "ip_vs"):
+					t.Errorf("%s for %s: %v; want it to name the module", m, trial.Family, trial.Err)
+				}
+			}
+		}
+	})
+}
+
+// Programs that do not work are told by kind.
+func TestKernelPrograms(t *testing.T) {
+	shim := func(t *testing.T, script string) string {
+		dir := t.TempDir()
+		for _, name := range []string{"iptables", "ip6tables"} {
+			for _, end := range []string{"", "-restore", "-save"} {
+				if err := os.WriteFile(filepath.Join(dir, name+end), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		return dir
+	}
+	for _, test := range []struct{ name, script, want string }{
+		{"none", "", "this node has no programs of iptables: iptables-nft and ip6tables-nft cannot be run"},
+		{"old", "echo iptables v1.4.21", "1.4.21 is too old"},
+		{"crashing", "kill -SEGV $$", "crashed (signal 11"},
+		{"hanging", "sleep 60", "did not end in time and was killed"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if test.script != "" {
+				dir = shim(t, test.script)
+			}
+			proxytest.InNamespace(t, func() {
+				r := Judge(gather(t, Options{Modes: []config.Mode{config.IPTables}, Path: dir, Timeout: 300 * time.Millisecond}), config.IPTables)
+				var text []string
+				for _, f := range r.Findings {
+					if f.Level == Blocked {
+						text = append(text, f.String())
+					}
+				}
+				if len(text) == 0 || !strings.Contains(text[0], test.want) || !strings.Contains(text[0], "; remedy: ") {
+					t.Errorf("%q; want %q and a remedy", text, test.want)
+				}
+			})
+		})
+	}
+}
+
+// A proxy that runs is asked for its mode; other servers, and none, are not taken for one.
+func TestRunning(t *testing.T) {
+	answer := "iptables"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(answer)) }))
+	defer server.Close()
+	at := netip.MustParseAddrPort(server.Listener.Addr().String())
+	for _, want := range []string{"iptables", "", ""} {
+		g := &gatherer{Options: Options{Metrics: at}, facts: &Facts{}}
+		g.running(t.Context())
+		if g.facts.Running != want {
+			t.Errorf("after the answer %q: %q", answer, g.facts.Running)
+		}
+		if answer == "<html>" {
+			server.Close()
+		}
+		answer = "<html>"
+	}
+}
+
+// The CNI plugins' files are read; one that cannot be read does not hide the others.
+func TestPlugins(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"10-calico.conflist": `{"plugins": [{"type": "calico"}, {"type": "portmap"}]}`, "20.conf": `{"type": "calico"}`, "30.json": "{", "notes.txt": "{"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := plugins(dir)
+	if !slices.Equal(got, []string{"calico", "portmap"}) || err == nil || !strings.Contains(err.Error(), "30.json") || strings.Contains(err.Error(), "notes") {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := plugins(filepath.Join(dir, "none")); got != nil || err != nil {
+		t.Errorf("%v, %v without a folder", got, err)
+	}
+}
