@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,15 +22,32 @@ func main() {
 	os.Exit(code)
 }
 
-// run executes the command line and returns the exit code: 0 for success, and when the context ends; 1 for every error.
+// run executes the command line and returns the exit code: 0 for success, and when the context ends; 1 for every error that is no exitError.
 func run(ctx context.Context, proxy proxyFunc, args []string, stdout, stderr io.Writer) int {
 	root := newRootCommand(proxy)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(stderr, "turnout: %v\n", err)
-		return 1
+	err := root.ExecuteContext(ctx)
+	exit, ok := errors.AsType[exitError](err)
+	switch {
+	case err == nil:
+		return 0
+	case !ok:
+		exit = exitError{1, err}
 	}
-	return 0
+	if exit.err != nil {
+		fmt.Fprintf(stderr, "turnout: %v\n", exit.err)
+	}
+	return exit.code
 }
+
+// exitError is an error that asks for an exit code. Without a cause, all was said before.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e exitError) Error() string { return fmt.Sprint(e.err) }
+
+func (e exitError) Unwrap() error { return e.err }

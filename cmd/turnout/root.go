@@ -39,7 +39,7 @@ told to stop; the rules stay when it ends. Flags and configuration file are thos
 	root.SetGlobalNormalizationFunc(cliflag.WordSepNormalizeFunc)
 	root.Flags().AddFlagSet(flags.FlagSet())
 	root.Flags().SortFlags = false
-	root.AddCommand(newVersionCommand(), newRenderCommand(), newConfigCommand(), newDemoCommand(), newCleanupCommand())
+	root.AddCommand(newVersionCommand(), newRenderCommand(), newConfigCommand(), newDemoCommand(), newCleanupCommand(), newPreflightCommand())
 	return root
 }
 
