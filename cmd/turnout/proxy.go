@@ -162,6 +162,7 @@ func (d *daemon) assemble(ctx context.Context, facts sync.FactsConfig) error {
 		k8smetrics.SetShowHidden()
 	}
 	d.metrics = metrics.New(legacyregistry.MustRegister, d.families...)
+	legacyregistry.CustomMustRegister(d.metrics.Packets())
 	if d.cfg.ConfigFile != "" {
 		d.metrics.ConfigFileUsed()
 	}

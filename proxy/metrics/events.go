@@ -28,12 +28,6 @@ func (m *Metrics) SyncSucceeded(f proxy.Family, at time.Time) {
 	m.programmed.WithLabelValues(f.String()).Set(1)
 }
 
-// SyncFailed counts a sync that failed.
-func (m *Metrics) SyncFailed(f proxy.Family) { m.syncFailures.WithLabelValues(f.String()).Inc() }
-
-// CleanupFailed counts a failed attempt to remove what is no longer needed.
-func (m *Metrics) CleanupFailed(f proxy.Family) { m.cleanupFailures.WithLabelValues(f.String()).Inc() }
-
 // FullSync counts a full sync.
 func (m *Metrics) FullSync(f proxy.Family, why FullSyncReason) {
 	m.fullSyncs.WithLabelValues(f.String(), string(why)).Inc()

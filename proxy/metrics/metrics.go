@@ -3,6 +3,7 @@ package metrics
 import (
 	"net/http"
 	"strconv"
+	"sync/atomic"
 
 	k8s "k8s.io/component-base/metrics"
 	_ "k8s.io/component-base/metrics/prometheus/version" // adds kubernetes_build_info to the global registry
@@ -24,13 +25,12 @@ type Metrics struct {
 	endpointsPending, servicesPending               *k8s.GaugeVec
 	endpointChanges, serviceChanges                 *k8s.CounterVec
 	noLocalEndpoints                                *k8s.GaugeVec
-	syncFailures, cleanupFailures                   *k8s.CounterVec
 	healthz, livez                                  *k8s.CounterVec
 	conntrack                                       *k8s.HistogramVec
 	conntrackDeleted                                *k8s.CounterVec
 
 	programmed, rejected           *k8s.GaugeVec
-	tableRepairs                   *k8s.CounterVec
+	syncFailures, tableRepairs     *k8s.CounterVec
 	operations                     *k8s.HistogramVec
 	fullSyncs                      *k8s.CounterVec
 	services, endpoints, frontends *k8s.GaugeVec
@@ -41,6 +41,10 @@ type Metrics struct {
 	configFileInUse                   *k8s.GaugeVec
 
 	unreadable, mode *k8s.GaugeVec
+
+	ofModes
+	packets *packets
+	inUse   atomic.Pointer[string] // the mode; nil if none is so far
 }
 
 // New makes the metrics and registers them, normally with legacyregistry.MustRegister, whose registry also has those of the
@@ -52,11 +56,12 @@ func New(register func(...k8s.Registerable), families ...proxy.Family) *Metrics 
 		families = proxy.Families[:]
 	}
 	var d definer
-	m := &Metrics{}
+	m := &Metrics{packets: newPackets()}
 	m.defineShared(&d)
 	m.defineOwn(&d)
 	m.defineUnreadable(&d)
 	m.defineMode(&d)
+	m.defineOfModes(&d)
 	register(d.defined...)
 	m.begin(families)
 	return m
@@ -77,8 +82,6 @@ func (m *Metrics) defineShared(d *definer) {
 	m.serviceChanges = d.counter(ServiceChanges, "Changes of Services.")
 	m.noLocalEndpoints = d.gauge(NoLocalEndpoints,
 		"Service ports with traffic policy Local that have endpoints, but none on this node.", labelPolicy, labelFamily)
-	m.syncFailures = d.counter(SyncFailures, "Failed syncs.", labelFamily)
-	m.cleanupFailures = d.counter(CleanupFailures, "Failed attempts to remove what is no longer needed.", labelFamily)
 	m.healthz = d.counter(HealthzAnswers, "Answers of /healthz by HTTP status code.", labelCode)
 	m.livez = d.counter(LivezAnswers, "Answers of /livez by HTTP status code.", labelCode)
 	m.conntrack = d.histogram(ConntrackDuration, "Time that finding and deleting stale conntrack flows took, in seconds.",
@@ -89,6 +92,7 @@ func (m *Metrics) defineShared(d *definer) {
 func (m *Metrics) defineOwn(d *definer) {
 	m.programmed = d.gauge(Programmed, "1 once the rules were programmed since the start, else 0.", labelFamily)
 	m.rejected = d.gauge(Rejected, "Service ports that are not programmed because the kernel refuses them.", labelFamily)
+	m.syncFailures = d.counter(SyncFailures, "Failed syncs, in any mode.", labelFamily)
 	m.tableRepairs = d.counter(TableRepairs, "Times that the table was rebuilt because somebody else changed it.", labelFamily)
 	m.operations = d.histogram(ApplyOperations, "Kernel objects and elements written or deleted by a sync.",
 		k8s.ExponentialBuckets(1, 4, 11), labelFamily)
@@ -109,7 +113,7 @@ func (m *Metrics) begin(families []proxy.Family) {
 		for _, h := range []*k8s.HistogramVec{m.sync, m.fullSync, m.partialSync, m.networkProgramming, m.conntrack, m.operations} {
 			h.WithLabelValues(f.String())
 		}
-		for _, c := range []*k8s.CounterVec{m.syncFailures, m.cleanupFailures, m.conntrackDeleted, m.tableRepairs, m.affinitySwept} {
+		for _, c := range []*k8s.CounterVec{m.syncFailures, m.conntrackDeleted, m.tableRepairs, m.affinitySwept} {
 			c.WithLabelValues(f.String())
 		}
 		for _, r := range reasons {

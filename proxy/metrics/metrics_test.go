@@ -63,7 +63,7 @@ func TestSeriesAtTheStart(t *testing.T) {
 	}
 	for name, series := range map[string]int{
 		SyncDuration: 2, FullSyncDuration: 2, PartialSyncDuration: 2, NetworkProgramming: 2, ConntrackDuration: 2,
-		SyncFailures: 2, CleanupFailures: 2, ConntrackDeleted: 2, HealthzAnswers: 2, LivezAnswers: 2,
+		SyncFailures: 2, ConntrackDeleted: 2, HealthzAnswers: 2, LivezAnswers: 2,
 		EndpointChanges: 1, EndpointChangesPending: 1, ServiceChanges: 1, ServiceChangesPending: 1,
 		ConfigReloads: 1, ConfigReloadErrors: 1,
 		Programmed: 2, TableRepairs: 2, ApplyOperations: 2, FullSyncs: 8, AffinitySwept: 2,
@@ -80,7 +80,7 @@ func TestSeriesAtTheStart(t *testing.T) {
 
 func TestOnlyFamiliesInUse(t *testing.T) {
 	_, r := newTest(proxy.IPv6)
-	want(t, r, head(SyncFailures, "counter", "Failed syncs.")+SyncFailures+`{ip_family="IPv6"} 0`+"\n", SyncFailures)
+	want(t, r, head(SyncFailures, "counter", "Failed syncs, in any mode.")+SyncFailures+`{ip_family="IPv6"} 0`+"\n", SyncFailures)
 }
 
 func TestSyncDurations(t *testing.T) {
@@ -131,7 +131,6 @@ func TestGaugesAndCounters(t *testing.T) {
 	m.SyncQueued(proxy.IPv4, at)
 	m.SyncSucceeded(proxy.IPv4, at.Add(time.Second))
 	m.SyncFailed(proxy.IPv6)
-	m.CleanupFailed(proxy.IPv6)
 	m.TableRepaired(proxy.IPv4)
 	m.EndpointChanged(3)
 	m.ServiceChanged(2)
@@ -153,8 +152,7 @@ func TestGaugesAndCounters(t *testing.T) {
 		LastSync: {"gauge", "When the last successful sync ended, in seconds since the epoch.",
 			`{ip_family="IPv4"} 1.75000000125e+09`},
 		Programmed:             {"gauge", "1 once the rules were programmed since the start, else 0.", `{ip_family="IPv4"} 1|{ip_family="IPv6"} 0`},
-		SyncFailures:           {"counter", "Failed syncs.", `{ip_family="IPv4"} 0|{ip_family="IPv6"} 1`},
-		CleanupFailures:        {"counter", "Failed attempts to remove what is no longer needed.", `{ip_family="IPv4"} 0|{ip_family="IPv6"} 1`},
+		SyncFailures:           {"counter", "Failed syncs, in any mode.", `{ip_family="IPv4"} 0|{ip_family="IPv6"} 1`},
 		TableRepairs:           {"counter", "Times that the table was rebuilt because somebody else changed it.", `{ip_family="IPv4"} 1|{ip_family="IPv6"} 0`},
 		EndpointChanges:        {"counter", "Changes of EndpointSlices.", ` 3`},
 		EndpointChangesPending: {"gauge", "Changes of EndpointSlices that wait for a sync.", ` 7`},

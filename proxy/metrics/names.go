@@ -14,10 +14,8 @@ const (
 	ServiceChangesPending  = "kubeproxy_sync_proxy_rules_service_changes_pending"  // no label
 	ServiceChanges         = "kubeproxy_sync_proxy_rules_service_changes_total"    // no label
 	NoLocalEndpoints       = "kubeproxy_sync_proxy_rules_no_local_endpoints_total" // traffic_policy, ip_family; a gauge
-	SyncFailures           = "kubeproxy_sync_proxy_rules_nftables_sync_failures_total"
-	CleanupFailures        = "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total"
-	HealthzAnswers         = "kubeproxy_proxy_healthz_total" // code
-	LivezAnswers           = "kubeproxy_proxy_livez_total"   // code
+	HealthzAnswers         = "kubeproxy_proxy_healthz_total"                       // code
+	LivezAnswers           = "kubeproxy_proxy_livez_total"                         // code
 	ConntrackDuration      = "kubeproxy_conntrack_reconciler_sync_duration_seconds"
 	ConntrackDeleted       = "kubeproxy_conntrack_reconciler_deleted_entries_total"
 )
@@ -26,6 +24,7 @@ const (
 const (
 	Programmed       = "turnout_programmed"
 	Rejected         = "turnout_rejected_services"
+	SyncFailures     = "turnout_sync_failures_total"
 	TableRepairs     = "turnout_table_repairs_total"
 	ApplyOperations  = "turnout_apply_operations"
 	FullSyncs        = "turnout_full_syncs_total" // ip_family, reason

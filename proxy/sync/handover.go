@@ -47,6 +47,7 @@ func (l *Loop) handOver(ctx context.Context) time.Duration {
 		return 0
 	}
 	l.mode = h.to
+	l.options.Metrics.InUse(l.mode.Name, l.mode.Backends)
 	for _, f := range l.families {
 		f.backend, f.inspected = h.to.Backends[f.Family], time.Now()
 	}

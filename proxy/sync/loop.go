@@ -101,6 +101,7 @@ func New(o Options) *Loop {
 
 // Run works until the context ends; the rules stay as they are then. It writes nothing before Synced was called.
 func (l *Loop) Run(ctx context.Context) {
+	l.options.Metrics.InUse(l.mode.Name, l.mode.Backends)
 	for _, f := range l.families {
 		defer f.flows.run(ctx)()
 	}

@@ -114,6 +114,7 @@ func (l *Loop) apply(ctx context.Context, f *family, s *proxy.State) (again time
 	report, err := f.backend.Apply(ctx, s)
 	took := time.Since(start)
 	m.SyncObserved(f.Family, report.Full, took)
+	m.Reported(f.Family, report)
 	if report.Full {
 		l.rebuilt(f, upTo, took)
 	}
