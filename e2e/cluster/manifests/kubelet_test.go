@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -238,18 +237,19 @@ func (k *kubelets) serve(host *lab.Host) {
 	k.t.Cleanup(server.Close)
 }
 
+// log is the file of a container's present log, or of that before.
 func (k *kubelets) log(pod string, previous bool) (string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	last := -1
+	var logs []string
 	if r := k.pods[pod]; r != nil {
-		last = len(r.logs) - 1
-		if previous {
-			last--
-		}
-		if last >= 0 {
-			return filepath.Clean(r.logs[last]), nil
-		}
+		logs = r.logs
 	}
-	return "", fmt.Errorf("container of pod %s not found", pod)
+	if previous && len(logs) > 0 {
+		logs = logs[:len(logs)-1]
+	}
+	if len(logs) == 0 {
+		return "", fmt.Errorf("container of pod %s not found", pod)
+	}
+	return logs[len(logs)-1], nil
 }
