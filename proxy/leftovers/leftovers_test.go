@@ -18,8 +18,8 @@ func TestMain(m *testing.M) { proxytest.Main(m) }
 
 var all = leftovers.Scope{Iptables: true, IPVS: true}
 
-// What kube-proxy makes in mode iptables, with a Service of two endpoints, a load balancer with source ranges, and what other programs make
-// beside it. Lines with an exclamation mark must be gone afterwards, all others must be left.
+// What kube-proxy makes in mode iptables, with a Service of two endpoints, a load balancer with source ranges, what it makes besides in mode ipvs and made in earlier
+// releases, and what other programs make beside it. Lines with an exclamation mark must be gone afterwards, all others must be left.
 const tables = `*nat
 !:KUBE-SERVICES - [0:0]
 !:KUBE-NODEPORTS - [0:0]
@@ -31,9 +31,23 @@ const tables = `*nat
 !:KUBE-SEP-AAAAAAAAAAAAAAAA - [0:0]
 !:KUBE-EXT-NPX46M4PTMTKRN6Y - [0:0]
 !:KUBE-FW-NPX46M4PTMTKRN6Y - [0:0]
+!:KUBE-SVL-NPX46M4PTMTKRN6Y - [0:0]
+!:KUBE-XLB-NPX46M4PTMTKRN6Y - [0:0]
+!:KUBE-PORTALS-HOST - [0:0]
+!:KUBE-PORTALS-CONTAINER - [0:0]
+!:KUBE-NODEPORT-HOST - [0:0]
+!:KUBE-NODEPORT-CONTAINER - [0:0]
+!:KUBE-NODE-PORT - [0:0]
+!:KUBE-LOAD-BALANCER - [0:0]
 :KUBE-KUBELET-CANARY - [0:0]
 :KUBE-MARK-DROP - [0:0]
 :KUBE-ROUTER-SERVICES - [0:0]
+:KUBE-ROUTER-HAIRPIN - [0:0]
+:CNI-HOSTPORT-SETMARK - [0:0]
+:CNI-HOSTPORT-MASQ - [0:0]
+:ts-postrouting - [0:0]
+:POSTROUTING_ZONES - [0:0]
+:POST_public - [0:0]
 :KUBE-SVC-MINE - [0:0]
 :CNI-HOSTPORT-DNAT - [0:0]
 :DOCKER - [0:0]
@@ -44,6 +58,19 @@ const tables = `*nat
 !-A OUTPUT -j KUBE-SERVICES
 -A OUTPUT -j DOCKER
 !-A POSTROUTING -j KUBE-POSTROUTING
+-A POSTROUTING -m comment --comment "kube-router hairpin" -j KUBE-ROUTER-HAIRPIN
+-A POSTROUTING -j ts-postrouting
+-A POSTROUTING -j CNI-HOSTPORT-MASQ
+-A POSTROUTING -j POSTROUTING_ZONES
+-A POSTROUTING_ZONES -g POST_public
+-A POST_public -o eth7 -j MASQUERADE
+!-A PREROUTING -j KUBE-PORTALS-CONTAINER
+!-A OUTPUT -j KUBE-PORTALS-HOST
+!-A PREROUTING -m addrtype --dst-type LOCAL -j KUBE-NODEPORT-CONTAINER
+!-A OUTPUT -m addrtype --dst-type LOCAL -j KUBE-NODEPORT-HOST
+!-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODE-PORT
+!-A KUBE-LOAD-BALANCER -j KUBE-MARK-MASQ
+!-A KUBE-XLB-NPX46M4PTMTKRN6Y -j KUBE-SVL-NPX46M4PTMTKRN6Y
 -A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE
 !-A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j KUBE-SVC-NPX46M4PTMTKRN6Y
 !-A KUBE-SVC-NPX46M4PTMTKRN6Y -m statistic --mode random --probability 0.5 -j KUBE-SEP-QZ4QKJTZJTQEV3VB
@@ -62,9 +89,22 @@ COMMIT
 !:KUBE-FORWARD - [0:0]
 !:KUBE-PROXY-FIREWALL - [0:0]
 !:KUBE-PROXY-CANARY - [0:0]
+!:KUBE-NODE-PORT - [0:0]
+!:KUBE-SOURCE-RANGES-FIREWALL - [0:0]
+!:KUBE-IPVS-FILTER - [0:0]
+!:KUBE-IPVS-OUT-FILTER - [0:0]
+!:KUBE-NODEPORT-NON-LOCAL - [0:0]
 :KUBE-FIREWALL - [0:0]
 :KUBE-KUBELET-CANARY - [0:0]
 :KUBE-ROUTER-INPUT - [0:0]
+:KUBE-ROUTER-FORWARD - [0:0]
+:KUBE-ROUTER-OUTPUT - [0:0]
+:cali-FORWARD - [0:0]
+:cali-tw-cali01234567890 - [0:0]
+:DOCKER-USER - [0:0]
+:ts-forward - [0:0]
+:FORWARD_IN_ZONES - [0:0]
+:FWDI_public - [0:0]
 :KUBE-POD-FW-AAAAAAAAAAAAAAAA - [0:0]
 :KUBE-NWPLCY-AAAAAAAAAAAAAAAA - [0:0]
 :ts-input - [0:0]
@@ -75,6 +115,20 @@ COMMIT
 -A INPUT -j KUBE-ROUTER-INPUT
 -A INPUT -p tcp -m tcp --dport 22 -j ACCEPT
 -A FORWARD -j ts-input
+-A FORWARD -j ts-forward
+-A FORWARD -m comment --comment "cali:wUHhoiAYhphO9Mso" -j cali-FORWARD
+-A FORWARD -j DOCKER-USER
+-A FORWARD -j FORWARD_IN_ZONES
+-A FORWARD -m comment --comment "kube-router netpol - TEMCG2JMVZWTQU7X" -j KUBE-ROUTER-FORWARD
+-A OUTPUT -m comment --comment "kube-router netpol - VEAAIY32XVBHCSCY" -j KUBE-ROUTER-OUTPUT
+-A FORWARD_IN_ZONES -i eth7 -g FWDI_public
+-A KUBE-ROUTER-FORWARD -m comment --comment "pod firewall" -j KUBE-POD-FW-AAAAAAAAAAAAAAAA
+-A KUBE-POD-FW-AAAAAAAAAAAAAAAA -j KUBE-NWPLCY-AAAAAAAAAAAAAAAA
+!-A INPUT -j KUBE-IPVS-FILTER
+!-A OUTPUT -j KUBE-IPVS-OUT-FILTER
+!-A INPUT -j KUBE-NODE-PORT
+!-A INPUT -m addrtype --dst-type LOCAL -j KUBE-NODEPORT-NON-LOCAL
+!-A KUBE-NODE-PORT -m comment --comment "Kubernetes health check node port" -j ACCEPT
 -A OUTPUT -p udp -j ACCEPT
 !-A FORWARD -j KUBE-FORWARD
 !-A OUTPUT -m conntrack --ctstate NEW -j KUBE-SERVICES
