@@ -3,9 +3,11 @@ package sync
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"turnout/proxy"
+	"turnout/proxy/hamt"
 )
 
 // Mode is one way to program the kernel.
@@ -16,52 +18,116 @@ type Mode struct {
 	Gone func()
 }
 
-// handover is a change of mode that is due.
+// handover is a change of mode that is due. All but to and done is owned by Run.
 type handover struct {
 	to   Mode
 	done func(error)
+	// since is when it was first looked at.
+	since time.Time
+	// first are the States that the other mode is made to follow in a goroutine, whose result is taken; nil before.
+	first map[proxy.Family]*proxy.State
+	taken chan error
 }
 
+// clearPatience is how long a change of mode waits for the removal of a mode that was in use before.
+const clearPatience = 30 * time.Second
+
 // SwitchTo has another mode take over: its rules are made first, and then those of the present one are removed, so that there is no moment
-// without. done is called once, by the goroutine of Run: when the other mode has taken over, before anything is removed, or with an error if it could
-// not; then the present mode goes on, and what was made of the other one is removed. It is not to be called again before that.
+// without. Until the other one's are made, which may take a while, the present mode follows all changes. done is called once, by the goroutine of Run: when
+// the other mode has taken over, before anything is removed, or with an error if it could not; then the present mode goes on, and what was made of the other
+// one is removed. It is not to be called again before that.
 func (l *Loop) SwitchTo(m Mode, done func(error)) {
-	l.next.Store(&handover{m, done})
+	l.next.Store(&handover{to: m, done: done})
 	l.Wake()
 }
 
-// handOver changes the mode if that is due. It returns after what time to try again; 0 if there is nothing to do.
+// handOver changes the mode if that is due. It returns after what time to look again; 0 if there is nothing to do.
 func (l *Loop) handOver(ctx context.Context) time.Duration {
 	h := l.next.Load()
-	if h == nil {
+	switch {
+	case h == nil:
 		return 0
+	case h.taken == nil:
+		return l.prepare(ctx, h)
 	}
-	if !l.clearWay(h.to.Name) {
-		return firstRetry
+	select {
+	case err := <-h.taken:
+		l.takeOver(ctx, h, err)
+	default: // Run is woken when it is known
 	}
-	l.next.Store(nil)
-	before := l.mode
-	if err := l.take(ctx, h.to); err != nil {
-		h.done(fmt.Errorf("change from mode %s to mode %s: %w", before.Name, h.to.Name, err))
-		l.retire(ctx, h.to)
-		return 0
-	}
-	l.mode = h.to
-	l.options.Metrics.InUse(l.mode.Name, l.mode.Backends)
-	for _, f := range l.families {
-		f.backend, f.inspected = h.to.Backends[f.Family], time.Now()
-	}
-	h.done(nil)
-	l.retire(ctx, before)
 	return 0
 }
 
-// take has a mode follow the present States.
-func (l *Loop) take(ctx context.Context, m Mode) error {
+// prepare has the other mode's rules made in a goroutine: changes of Services must not wait for it, least of all if it does not work.
+func (l *Loop) prepare(ctx context.Context, h *handover) time.Duration {
+	if h.since.IsZero() {
+		h.since = time.Now()
+	}
+	if !l.clearWay(h.to.Name) {
+		if time.Since(h.since) < clearPatience {
+			return firstRetry
+		}
+		l.next.Store(nil)
+		h.to.gone()
+		h.done(fmt.Errorf("change from mode %s to mode %s: rules of a mode that was in use before cannot be removed yet; the log says why", l.mode.Name, h.to.Name))
+		return 0
+	}
+	h.first, h.taken = l.result.States, make(chan error, 1)
+	l.retirees.Go(func() {
+		h.taken <- l.take(ctx, h.to, h.first)
+		l.Wake()
+	})
+	return 0
+}
+
+// takeOver has the other mode follow what changed while it was prepared, and puts it in the place of the present one.
+func (l *Loop) takeOver(ctx context.Context, h *handover, err error) {
+	l.next.Store(nil)
+	before, states := l.mode, l.result.States
+	if err == nil {
+		err = l.take(ctx, h.to, states)
+	}
+	if err != nil {
+		h.done(fmt.Errorf("change from mode %s to mode %s: %w", before.Name, h.to.Name, err))
+		l.retire(ctx, h.to)
+		return
+	}
+	l.mode = h.to
+	l.options.Metrics.InUse(l.mode.Name, l.mode.Backends)
+	l.keep(h.to.Name)
 	for _, f := range l.families {
-		if _, err := m.Backends[f.Family].Apply(ctx, l.result.States[f.Family]); err != nil {
+		f.backend, f.inspected = h.to.Backends[f.Family], time.Now()
+		// Packets may have met the other mode's rules when these were behind, and begun flows to endpoints that are gone.
+		s := states[f.Family]
+		f.flows.add(s.Node.NodePorts.Addrs, hamt.Diff(h.first[f.Family].Services, s.Services, func(a, b *proxy.Service) bool { return a == b }))
+	}
+	h.done(nil)
+	l.retire(ctx, before)
+}
+
+// keep leaves the rules of a mode that an earlier process left and that were to be removed: they are in use again.
+func (l *Loop) keep(name string) {
+	l.options.Leave = slices.DeleteFunc(l.options.Leave, func(m Mode) bool {
+		if m.Name == name {
+			m.gone()
+		}
+		return m.Name == name
+	})
+}
+
+// take has a mode follow States.
+func (l *Loop) take(ctx context.Context, m Mode, states map[proxy.Family]*proxy.State) error {
+	for _, f := range l.families {
+		if _, err := m.Backends[f.Family].Apply(ctx, states[f.Family]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// gone tells that the Backends are not used any longer.
+func (m Mode) gone() {
+	if m.Gone != nil {
+		m.Gone()
+	}
 }

@@ -122,13 +122,17 @@ func TestSwitchToFails(t *testing.T) {
 		r.after(time.Second)
 		r.wantHolds("the first mode", r.kernels, "default/more/TCP default/web/TCP")
 		order()
-		r.after(time.Minute)
+		r.after(clearPatience - time.Second)
 		if got := results.take(); len(got) != 0 {
 			t.Errorf("results: %v, want none while the second mode is still being removed", got)
 		}
+		r.after(2 * time.Second)
+		if got := results.take(); len(got) != 1 || !strings.Contains(got[0], "rules of a mode that was in use before cannot be removed yet") || second.gone.Load() != 1 {
+			t.Errorf("results: %v, gone %d times; want it to be given up", got, second.gone.Load())
+		}
 		stays.failing.Store(false)
 		r.settle()
-		if got := results.take(); len(got) != 1 || second.gone.Load() != 2 {
+		if got := results.take(); len(got) != 0 || second.gone.Load() != 2 {
 			t.Fatalf("results: %v, gone %d times", got, second.gone.Load())
 		}
 		r.wantHolds("the second mode, of which one family works", second.kernels, "")
@@ -140,6 +144,75 @@ func TestSwitchToFails(t *testing.T) {
 		}
 		r.wantHolds("the first mode", r.kernels, "")
 		r.wantHolds("the second mode", second.kernels, "default/more/TCP default/web/TCP")
+	}, exact)
+}
+
+// slow is a Backend whose first Apply takes long.
+type slow struct {
+	proxy.Backend
+	takes time.Duration
+	once  atomic.Bool
+}
+
+func (s *slow) Apply(ctx context.Context, state *proxy.State) (proxy.Report, error) {
+	if !s.once.Swap(true) {
+		time.Sleep(s.takes)
+	}
+	return s.Backend.Apply(ctx, state)
+}
+
+// While another mode is being made, the first one follows changes; the other one has them all when it takes over. UDP flows that its rules may
+// have led to endpoints which were gone by then are looked for.
+func TestSwitchToMeanwhile(t *testing.T) {
+	run(t, func(r *rig) {
+		dns := service("dns", "10.96.0.1", v1.ProtocolUDP)
+		r.loop.SetService(dns)
+		r.loop.SetEndpointSlice(slice(dns, "10.244.1.1", "10.244.1.2"))
+		r.synced()
+		second := newOther("second", 0)
+		second.Backends[proxy.IPv4] = &slow{Backend: second.Backends[proxy.IPv4], takes: time.Minute}
+		results := &recorded{}
+		r.loop.SwitchTo(second.Mode, func(err error) { results.add(fmt.Sprint(err)) })
+		r.after(time.Second)
+		r.loop.SetService(service("more", "10.96.0.2", v1.ProtocolTCP))
+		r.loop.SetEndpointSlice(slice(dns, "10.244.1.1"))
+		r.after(time.Second)
+		r.wantHolds("the first mode, meanwhile", r.kernels, "default/dns/UDP default/more/TCP")
+		r.wantHolds("the second mode, meanwhile", second.kernels, "")
+		if got := results.take(); len(got) != 0 {
+			t.Errorf("results: %v, want none yet", got)
+		}
+		r.cleaners[proxy.IPv4].take()
+		r.settle()
+		if got := results.take(); !slices.Equal(got, []string{"<nil>"}) {
+			t.Errorf("results: %v, want one without error", got)
+		}
+		r.wantHolds("the first mode", r.kernels, "")
+		r.wantHolds("the second mode", second.kernels, "default/dns/UDP default/more/TCP")
+		if got := r.cleaners[proxy.IPv4].take(); len(got) != 1 || got[0].New.Name.String() != "default/dns/UDP" {
+			t.Errorf("after the change stale flows were looked for in %v, want once more for the Service", got)
+		}
+	}, exact)
+}
+
+// A mode that an earlier process left, and that takes over before the first sync has ended, is not removed.
+func TestSwitchToWhatWasLeft(t *testing.T) {
+	run(t, func(r *rig) {
+		second := newOther("second", 0)
+		left := newOther("second", 0)
+		left.Backends = second.Backends
+		r.loop.options.Leave = []Mode{left.Mode}
+		results := &recorded{}
+		r.setRate(1) // so that the first mode never follows
+		r.loop.SwitchTo(second.Mode, func(err error) { results.add(fmt.Sprint(err)) })
+		r.loop.SetService(service("web", "10.96.0.1", v1.ProtocolTCP))
+		r.synced()
+		r.setRate(0)
+		r.settle()
+		if got := results.take(); !slices.Equal(got, []string{"<nil>"}) || left.gone.Load() != 1 {
+			t.Errorf("results: %v, want one without error; gone %d times", got, left.gone.Load())
+		}
+		r.wantHolds("the second mode", second.kernels, "default/web/TCP")
 	}, exact)
 }
 
@@ -240,12 +313,15 @@ func TestLeave(t *testing.T) {
 			t.Errorf("tried to remove %d times, gone %d times", v4.tried.Load(), left.gone.Load())
 		}
 		results := &recorded{}
-		r.loop.SwitchTo(newOther("left", 0).Mode, func(err error) { results.add(fmt.Sprint(err)) })
+		order := func() { r.loop.SwitchTo(newOther("left", 0).Mode, func(err error) { results.add(fmt.Sprint(err)) }) }
+		order()
 		r.settle()
-		if got := results.take(); len(got) != 0 {
+		if got := results.take(); len(got) != 1 || !strings.Contains(got[0], "cannot be removed yet") {
 			t.Errorf("switched to a mode whose rules are being removed: %v", got)
 		}
 		v4.failing.Store(false)
+		r.settle()
+		order()
 		r.settle()
 		if got := results.take(); left.gone.Load() != 1 || holds(left.kernels) != "" || !slices.Equal(got, []string{"<nil>"}) {
 			t.Errorf("gone %d times, left %q, results %v", left.gone.Load(), holds(left.kernels), got)

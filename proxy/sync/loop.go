@@ -197,6 +197,7 @@ func (l *Loop) announce(ctx context.Context) {
 			for _, m := range l.options.Leave {
 				l.retire(ctx, m)
 			}
+			l.options.Leave = nil
 		}
 	}
 }

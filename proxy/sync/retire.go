@@ -37,9 +37,7 @@ func (l *Loop) retire(ctx context.Context, m Mode) {
 		defer close(r.ended)
 		defer stop()
 		r.run(ctx, backOff{max: l.timing().MaxRetry})
-		if m.Gone != nil {
-			m.Gone()
-		}
+		m.gone()
 	})
 }
 
