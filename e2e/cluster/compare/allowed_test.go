@@ -85,7 +85,9 @@ var (
 	}
 	// further are those that only Turnout has; it may have any whose name begins with turnout_.
 	further = []metricAllowance{
-		{"shows them from the start, with the value 0", hasPrefix("kubeproxy_sync_proxy_rules_nftables_")},
+		{"shows them from the start, with the value 0", hasPrefix("kubeproxy_sync_proxy_rules_nftables_", "kubeproxy_sync_proxy_rules_iptables_restore_failures_total",
+			"kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total")},
+		{"Durations of full and partial syncs are there in mode ipvs, too", hasPrefix("kubeproxy_sync_full_proxy_rules_", "kubeproxy_sync_partial_proxy_rules_")},
 	}
 )
 

@@ -55,12 +55,28 @@ func labelNames(list string) string {
 		if !ok || name == "le" {
 			continue
 		}
-		if name == "ip_family" || name == "traffic_policy" {
+		if name == "ip_family" || name == "traffic_policy" || name == "table" {
 			name += "=" + strings.Trim(value, `"`)
 		}
 		out = append(out, name)
 	}
 	return strings.Join(out, ",")
+}
+
+// TestMetricsOfModes compares the metrics in the modes other than nftables, whose metrics TestServers compares.
+func TestMetricsOfModes(t *testing.T) {
+	for _, mode := range usableModes(t) {
+		name := string(mode.mode())
+		if name == "nftables" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			if !supports(t, name) {
+				t.Skip("turnout does not have the mode")
+			}
+			newPair(t, mode).metrics(t)
+		})
+	}
 }
 
 // metrics compares which metrics there are, of what type and with which labels, after some use.
