@@ -92,8 +92,9 @@ func (f *found) once() string {
 	return strings.Join(wrong, "; ")
 }
 
-// parseSave reads what iptables-save prints of a table.
-func (f *found) parseSave(table, text string) (surplus []string) {
+// parseSave reads what iptables-save prints of a table, and returns deletions of our jumps but for the first so many of each. They may look unlike ours: those of
+// earlier releases of kube-proxy, and of its mode ipvs, have other matches and comments.
+func (f *found) parseSave(table, text string, keep int) (surplus []string) {
 	for l := range strings.Lines(text) {
 		l = strings.TrimSpace(l)
 		if name, ok := strings.CutPrefix(l, ":"); ok {
@@ -106,7 +107,7 @@ func (f *found) parseSave(table, text string) (surplus []string) {
 		if len(words) < 4 || words[0] != "-A" || words[len(words)-2] != "-j" {
 			continue
 		}
-		if j, ok := f.add(table, words[1], words[len(words)-1]); ok && f.jumps[*j] > 1 {
+		if j, ok := f.add(table, words[1], words[len(words)-1]); ok && f.jumps[*j] > keep {
 			surplus = append(surplus, "-D "+strings.TrimPrefix(l, "-A "))
 		}
 	}

@@ -262,6 +262,38 @@ func TestKernelSurplusJumps(t *testing.T) {
 	})
 }
 
+// Jumps that look unlike ours, as earlier releases of kube-proxy and its mode ipvs made them, are as good, and go with a cleanup.
+func TestKernelOtherJumps(t *testing.T) {
+	inKernel(t, func(t *testing.T, o Options) {
+		run(t, o, "IPT -N OTHER")
+		run(t, o, "IPT -t nat -N KUBE-SERVICES")
+		run(t, o, "IPT -t nat -A PREROUTING -j KUBE-SERVICES")
+		run(t, o, "IPT -N KUBE-PROXY-FIREWALL")
+		run(t, o, "IPT -A INPUT -m comment --comment firewall -j KUBE-PROXY-FIREWALL")
+		b := newKernelBackend(t, o)
+		mustApply(t, b, proxytest.NewState(o.Family))
+		text := run(t, o, "IPT -t nat -S PREROUTING") + run(t, o, "IPT -S INPUT")
+		for _, chain := range []string{"KUBE-SERVICES", "KUBE-PROXY-FIREWALL"} {
+			if n := strings.Count(text, "-j "+chain+"\n"); n != 1 {
+				t.Errorf("%d jumps to %s:\n%s", n, chain, text)
+			}
+		}
+		if damage, err := b.Check(t.Context()); damage != "" || err != nil {
+			t.Errorf("all is there, and yet: %q, %v", damage, err)
+		}
+		run(t, o, "IPT -t nat -F KUBE-MARK-MASQ")
+		if damage, err := b.Check(t.Context()); damage == "" || err != nil {
+			t.Errorf("a rule that is lost is not noticed: %v", err)
+		}
+		if err := b.Cleanup(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if text := strings.Join(saved(t, o), "\n"); strings.Contains(text, "KUBE-") || !strings.Contains(text, "OTHER") {
+			t.Errorf("after a cleanup:\n%s", text)
+		}
+	})
+}
+
 // A caller that does not want to wait any longer is told so.
 func TestKernelCanceled(t *testing.T) {
 	inKernel(t, func(t *testing.T, o Options) {
