@@ -14,6 +14,7 @@ type Remains struct {
 	legacy   []*Legacy
 	ipvs     *IPVS
 	sets     []ipset
+	counters []string
 }
 
 // Find looks for what is in scope, of these families. What cannot be read is an error, but does not keep the rest from being found.
@@ -46,6 +47,11 @@ func Find(s Scope, families ...proxy.Family) (*Remains, error) {
 		errs = append(errs, err)
 		r.sets = found
 	}
+	if s.Iptables {
+		found, err := findCounters()
+		errs = append(errs, err)
+		r.counters = found
+	}
 	return r, errors.Join(errs...)
 }
 
@@ -60,6 +66,9 @@ func (r *Remains) Removable() (out []Object) {
 	out = append(out, r.ipvs.Objects()...)
 	for _, set := range r.removableSets() {
 		out = append(out, set.object())
+	}
+	for _, name := range r.counters {
+		out = append(out, counterObject(name))
 	}
 	return out
 }
@@ -112,7 +121,7 @@ type Kept struct {
 
 func (k Kept) String() string { return fmt.Sprintf("%s (%s)", k.Object, k.Why) }
 
-// Remove removes what can be removed, and goes on after an error. Sets go last, when no rule refers to them any longer.
+// Remove removes what can be removed, and goes on after an error. Sets and counters go last, when no rule refers to them any longer.
 func (r *Remains) Remove() error {
 	var errs []error
 	for _, i := range r.iptables {
@@ -121,6 +130,6 @@ func (r *Remains) Remove() error {
 	for _, l := range r.legacy {
 		errs = append(errs, l.Remove())
 	}
-	errs = append(errs, r.ipvs.Remove(), removeIPSets(r.removableSets()))
+	errs = append(errs, r.ipvs.Remove(), removeIPSets(r.removableSets()), removeCounters(r.counters))
 	return errors.Join(errs...)
 }

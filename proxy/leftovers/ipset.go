@@ -120,19 +120,26 @@ func parseIPSet(b []byte) (s ipset, err error) {
 // errIPSetBusy is IPSET_ERR_BUSY: rules or other sets refer to the set.
 const errIPSetBusy = unix.Errno(nl.IPSET_ERR_BUSY)
 
-// forgotten is how long the kernel may take to give up a set whose rules are deleted: it does that in the background.
+// forgotten is how long the kernel may take to give up what deleted rules referred to: it does that in the background.
 const forgotten = time.Second
+
+// whileBusy tries something again as long as the kernel says that it is in use, but for no longer than that.
+func whileBusy(busy unix.Errno, try func() error) error {
+	end := time.Now().Add(forgotten)
+	for {
+		err := try()
+		if !errors.Is(err, busy) || time.Now().After(end) {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
 
 // removeIPSets destroys sets, after the rules that refer to them are gone. What is gone already is no error.
 func removeIPSets(sets []ipset) error {
 	var errs []error
-	end := time.Now().Add(forgotten)
 	for _, s := range sets {
-		err := destroyIPSet(s)
-		for errors.Is(err, errIPSetBusy) && time.Now().Before(end) {
-			time.Sleep(5 * time.Millisecond)
-			err = destroyIPSet(s)
-		}
+		err := whileBusy(errIPSetBusy, func() error { return destroyIPSet(s) })
 		switch {
 		case err == nil, errors.Is(err, unix.ENOENT):
 		case errors.Is(err, errIPSetBusy):

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"turnout/proxy"
+	"turnout/proxy/iptables/nfacct"
 	"turnout/proxy/leftovers"
 	"turnout/proxy/proxytest"
 )
@@ -235,4 +236,48 @@ func TestKernelIPSetsOutOfScope(t *testing.T) {
 			t.Errorf("in scope: %v", got)
 		}
 	})
+}
+
+// The packet counters of mode iptables go once the rules that count with them are gone, and those that another program counts with stay and are told.
+func TestKernelRemoveCounters(t *testing.T) {
+	for _, variant := range []string{"nft", "legacy"} {
+		t.Run(variant, func(t *testing.T) {
+			proxytest.InNamespace(t, func() {
+				for _, name := range []string{"ct_state_invalid_dropped_pkts", "localhost_nps_accepted_pkts", "another"} {
+					if err := nfacct.Ensure(name); err != nil {
+						t.Skipf("needs a kernel with packet counters: %v", err)
+					}
+				}
+				const rules = `*filter
+:KUBE-FORWARD - [0:0]
+:OTHER - [0:0]
+-A FORWARD -j KUBE-FORWARD
+-A KUBE-FORWARD -m conntrack --ctstate INVALID -m nfacct --nfacct-name ct_state_invalid_dropped_pkts -j DROP
+-A OTHER -m nfacct --nfacct-name localhost_nps_accepted_pkts -j ACCEPT
+COMMIT
+`
+				run(t, rules, program(variant, proxy.IPv4, "-restore"), "--noflush")
+				if got := namesOf("counter", find(t, all).Removable()); len(got) != 2 {
+					t.Errorf("found %v, want two", got)
+				}
+				err := find(t, all).Remove()
+				if want := "delete the packet counter localhost_nps_accepted_pkts: a rule of another program counts with it"; err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("the error is %q, want in it %q", err, want)
+				}
+				if got := namesOf("counter", find(t, all).Removable()); !slices.Equal(got, []string{"localhost_nps_accepted_pkts"}) {
+					t.Errorf("left: %v", got)
+				}
+				run(t, "", program(variant, proxy.IPv4, ""), "-F", "OTHER")
+				if err := find(t, all).Remove(); err != nil {
+					t.Error(err)
+				}
+				if _, err := nfacct.Packets("another"); err != nil {
+					t.Errorf("the counter of another program: %v", err)
+				}
+				if left := find(t, all).Removable(); len(left) != 0 {
+					t.Errorf("left: %v", left)
+				}
+			})
+		})
+	}
 }

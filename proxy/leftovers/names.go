@@ -9,7 +9,7 @@ import (
 
 // Scope says what to look for: what the modes that are not in use left.
 type Scope struct {
-	// Iptables are the chains of mode iptables. Mode ipvs has some of them, too.
+	// Iptables are the chains and packet counters of mode iptables. Mode ipvs has some of them, too.
 	Iptables bool
 	// IPVS are the chains and ipsets that only mode ipvs has, virtual servers, and the interface with their addresses.
 	IPVS bool

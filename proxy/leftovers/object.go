@@ -10,7 +10,7 @@ import (
 // Object is one thing in the kernel that an earlier proxy left.
 type Object struct {
 	Family proxy.Family
-	Kind   string   // "chain", "rule", "virtual server", "interface" or "ipset"
+	Kind   string   // "chain", "rule", "virtual server", "interface", "ipset" or "counter"
 	Table  string   // of iptables; empty for what is in none
 	Legacy bool     // of iptables-legacy, which nftables knows nothing of
 	Name   string   // of the chain; for a rule, the chain that it stands in
