@@ -36,7 +36,7 @@ e2e-compare: build ## run bin/turnout beside the real kube-proxy, with the same 
 test-kernels: ## run the kernel tests on other kernels, in virtual machines (SHORT=1: the most telling part; KERNELS: which)
 	@hack/test-kernels.sh
 
-bench: ## run the benchmarks (BENCH: pattern, PKGS: packages, COUNT: repetitions)
+bench: ## run the benchmarks (BENCH: pattern, PKGS: packages, COUNT: repetitions, ARGS: their own flags, VM: a kernel to run them on)
 	@hack/bench.sh
 
 demo: build ## show the proxy at work in network namespaces of its own

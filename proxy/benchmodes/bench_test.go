@@ -1,0 +1,149 @@
+package benchmodes
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"turnout/proxy"
+	"turnout/proxy/proxytest"
+)
+
+var (
+	sizes  = flag.String("modes.services", "1000,10000", "numbers of Services for BenchmarkModes")
+	rounds = flag.Int("modes.rounds", 15, "how often BenchmarkModes measures each operation")
+	limit  = flag.Duration("modes.limit", time.Minute, "for how long BenchmarkModes measures an operation in one mode at most; once at least")
+)
+
+func TestMain(m *testing.M) { os.Exit(proxytest.Main(m)) }
+
+// An operation is what is measured: round n applies the n-th State, in turn.
+type operation struct {
+	name   string
+	forget bool // what is in the kernel, so that everything is written
+	states []*proxy.State
+}
+
+func operations(s *proxy.State) []operation {
+	return []operation{
+		{"full sync", true, []*proxy.State{s}},
+		{"one endpoint comes or goes", false, []*proxy.State{with(s, service(50, 6)), s}},
+		{"one Service comes or goes", false, []*proxy.State{with(s, service(1<<20, 5)), s}},
+	}
+}
+
+// times are how long an operation took in one mode.
+type times struct {
+	each  []time.Duration
+	total time.Duration
+}
+
+func (t *times) add(d time.Duration) { t.each, t.total = append(t.each, d), t.total+d }
+
+func (t *times) median() time.Duration { return slices.Sorted(slices.Values(t.each))[len(t.each)/2] }
+
+// BenchmarkModes measures the same operations in each mode, in turn, so that whatever else the machine does slows all of them: what counts are the ratios to mode
+// nftables. It measures as often as -modes.rounds says, whatever -benchtime is.
+func BenchmarkModes(b *testing.B) {
+	for text := range strings.SplitSeq(*sizes, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 100 {
+			b.Fatalf("-modes.services: %q is no number of at least 100", text)
+		}
+		done := false
+		b.Run("services="+text, func(b *testing.B) {
+			if !done { // what a round costs is no help to find a number of rounds
+				inRooms(b.Context(), b, func(rooms []*room, missing []error) { measure(b, n, rooms, missing) })
+			}
+			done = true
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+func measure(b *testing.B, n int, rooms []*room, missing []error) {
+	for _, err := range missing {
+		b.Logf("not measured: %v", err)
+	}
+	if len(rooms) == 0 {
+		b.Skip("this machine can have no mode")
+	}
+	s := state(n)
+	table := &strings.Builder{}
+	w := tabwriter.NewWriter(table, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(w, "%d Services\t%s\t\n", n, strings.Join(names(rooms), "\t"))
+	first := make([]times, len(rooms))
+	for i, r := range rooms {
+		first[i].add(timed(b, r, operation{states: []*proxy.State{s}}, 0))
+	}
+	row(w, "first sync, once", first)
+	for _, o := range operations(s) {
+		row(w, o.name, inTurn(b, rooms, o))
+	}
+	w.Flush()
+	b.Logf("median, and how often that of the first:\n%s", table)
+}
+
+// inTurn measures an operation in all modes, round by round.
+func inTurn(b *testing.B, rooms []*room, o operation) []times {
+	out := make([]times, len(rooms))
+	for round := range *rounds {
+		for i, r := range rooms {
+			if len(out[i].each) == 0 || out[i].total < *limit {
+				out[i].add(timed(b, r, o, round))
+			}
+		}
+	}
+	for i, r := range rooms { // an odd number of rounds leaves another State
+		if err := r.apply(b.Context(), o.states[len(o.states)-1]); err != nil {
+			b.Fatalf("round %d: %v", i, err)
+		}
+	}
+	return out
+}
+
+func timed(b *testing.B, r *room, o operation, round int) time.Duration {
+	if o.forget {
+		r.backend.Forget()
+	}
+	start := time.Now()
+	if err := r.apply(b.Context(), o.states[round%len(o.states)]); err != nil {
+		b.Fatal(err)
+	}
+	return time.Since(start)
+}
+
+func names(rooms []*room) (out []string) {
+	for _, r := range rooms {
+		out = append(out, r.name)
+	}
+	return out
+}
+
+func row(w *tabwriter.Writer, name string, all []times) {
+	fmt.Fprint(w, name)
+	base := all[0].median()
+	for i := range all {
+		m := all[i].median()
+		fmt.Fprintf(w, "\t%s (x %.3g)", rounded(m), float64(m)/float64(base))
+		if n := len(all[i].each); n < *rounds && n > 1 {
+			fmt.Fprintf(w, " of %d", n)
+		}
+	}
+	fmt.Fprintln(w, "\t")
+}
+
+// rounded keeps three digits.
+func rounded(d time.Duration) time.Duration {
+	unit := time.Duration(1)
+	for d/unit >= 1000 {
+		unit *= 10
+	}
+	return d.Round(unit)
+}
