@@ -2,7 +2,7 @@ package ipvs
 
 import (
 	"flag"
-	"maps"
+	"io"
 	"net/netip"
 	"os"
 	"slices"
@@ -33,15 +33,7 @@ func textOf(t *testing.T, s *proxy.State) string {
 
 // The text of what each case is given.
 func TestGolden(t *testing.T) {
-	for _, c := range cases.All(t) {
-		t.Run(c.Name, func(t *testing.T) {
-			var b strings.Builder
-			for _, s := range c.States {
-				b.WriteString(textOf(t, s))
-			}
-			c.Golden(t, "ipvs", b.String(), *update)
-		})
-	}
+	cases.Goldens(t, "ipvs", *update, func(w io.Writer, s *proxy.State) error { return WriteText(w, Options{Family: s.Family}, s) })
 }
 
 func key(protocol proxy.Protocol, at string) genl.Key {
@@ -212,21 +204,44 @@ func TestReturn(t *testing.T) {
 	}
 }
 
-// Datagrams know no connections: the endpoint goes at once.
+// Datagrams know no end of a connection: an endpoint stays for its flows only while it serves them, and goes at once when it does not.
 func TestRemovalUDP(t *testing.T) {
 	k := newFakeKernel(proxy.IPv4)
 	b := k.backend(Options{})
-	dns := func(endpoints ...string) *proxy.State {
-		return proxytest.NewState(proxy.IPv4, proxytest.NewService("ns/dns/UDP", proxytest.At(proxy.ClusterIP, "10.96.0.10:53", proxytest.Internal), proxytest.On(endpoints...)))
+	dns := func(serving []string, pool ...string) *proxy.State {
+		s := proxytest.NewService("ns/dns/UDP", proxytest.At(proxy.ClusterIP, "10.96.0.10:53", proxytest.Internal), proxytest.On(pool...))
+		s.Serving = nil
+		for _, at := range serving {
+			s.Serving = append(s.Serving, netip.MustParseAddrPort(at))
+		}
+		return proxytest.NewState(proxy.IPv4, s)
 	}
-	for _, s := range []*proxy.State{dns("10.244.1.2:53", "10.244.1.3:53"), dns("10.244.1.3:53")} {
-		if _, err := b.Apply(t.Context(), s); err != nil {
+	one, two := "10.244.1.2:53", "10.244.1.3:53"
+
+	for i, step := range []struct {
+		state *proxy.State
+		want  map[string]uint32 // weights
+	}{
+		{dns([]string{one, two}, one, two), map[string]uint32{one: 1, two: 1}},
+		{dns([]string{one, two}, two), map[string]uint32{one: 0, two: 1}},
+		{dns([]string{two}, two), map[string]uint32{two: 1}},
+		{dns([]string{one}, one), map[string]uint32{one: 1}},
+		{dns([]string{one}), map[string]uint32{one: 0}},
+		{dns(nil), map[string]uint32{}},
+	} {
+		if i%2 == 1 {
+			b = k.backend(Options{}) // a new process
+		}
+		if _, err := b.Apply(t.Context(), step.state); err != nil {
 			t.Fatal(err)
 		}
-	}
-	got := slices.Collect(maps.Keys(k.list[key(proxy.UDP, "10.96.0.10:53")].destinations))
-	if len(got) != 1 || got[0].String() != "10.244.1.3:53" {
-		t.Errorf("%v", got)
+		got := map[string]uint32{}
+		for at, x := range k.list[key(proxy.UDP, "10.96.0.10:53")].destinations {
+			got[at.String()] = x.Weight
+		}
+		if diff := cmp.Diff(step.want, got); diff != "" {
+			t.Errorf("step %d: weights -want +got:\n%s", i, diff)
+		}
 	}
 }
 

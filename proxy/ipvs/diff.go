@@ -151,7 +151,7 @@ func (p *plan) server(want server, is *virtual) {
 		if _, wanted := slices.BinarySearchFunc(want.pool, at, netip.AddrPort.Compare); wanted {
 			continue
 		}
-		if want.Protocol != proxy.TCP {
+		if !want.keeps(at) {
 			add(deleteDestination, at, 0)
 		} else if is.weights[at] != 0 {
 			add(setDestination, at, 0)

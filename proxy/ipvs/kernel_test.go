@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/netip"
 	"os/exec"
 	"slices"
@@ -144,57 +143,18 @@ func destinationOf(line string) netip.AddrPort {
 	return netip.MustParseAddrPort(fields[slices.Index(fields, "-r")+1])
 }
 
-// Real packets get where the tracer says, from everybody to every frontend, while the State changes and the proxy restarts.
+// Real packets get where the tracer says, but for the declared limits, from everybody to every frontend of every case and of random States.
 func TestKernelRandom(t *testing.T) {
 	needIPVS(t)
 	for _, f := range proxy.Families {
-		t.Run(f.String(), func(t *testing.T) {
-			l := lab.ForTest(t)
-			if err := errors.Join(l.ServeEndpoints(), l.Symmetric()); err != nil {
-				t.Fatal(err)
-			}
-			rng := rand.New(rand.NewPCG(8, uint64(f)))
-			s := proxytest.RandomState(rng, f, 15)
-			var b *Backend
-			total := 0
-			for step := range 6 {
-				inNode(t, l, func() {
-					if step%3 == 0 {
-						b = newKernelBackend(t, Options{Family: f})
-					}
-					apply(t, b, s)
-				})
-				packets := proxytest.Packets(s, l.Cluster)
-				rng.Shuffle(len(packets), func(i, j int) { packets[i], packets[j] = packets[j], packets[i] })
-				packets = packets[:min(len(packets), 150)]
-				total += len(packets)
-				errs := verify(l, Expressible(s), packets)
-				for _, err := range errs[:min(10, len(errs))] {
-					t.Errorf("step %d: %v", step, err)
-				}
-				if t.Failed() {
-					var text strings.Builder
-					_ = proxy.WriteText(&text, s)
-					t.Fatalf("%d of %d packets disagree; the State is\n%s", len(errs), len(packets), &text)
-				}
-				s = proxytest.Mutate(rng, s, 5)
-			}
-			t.Logf("%d packets", total)
-		})
+		t.Run(f.String(), func(t *testing.T) { mode.Traffic(t, f) })
 	}
 }
 
-// verify sends packets, some at a time, and those among which any is lost once more, each by itself: an emulated processor may be too slow for many.
-func verify(l *lab.Lab, s *proxy.State, packets []proxytest.Packet) (errs []error) {
-	for some := range slices.Chunk(packets, 16) {
-		if len(l.Verify(s, some)) == 0 {
-			continue
-		}
-		for _, p := range some {
-			errs = append(errs, l.Verify(s, []proxytest.Packet{p})...)
-		}
-	}
-	return errs
+// mode is how the packets of mode ipvs are looked at. An emulated processor may be too slow for many at a time.
+var mode = cases.Mode{
+	Open:        func(t *testing.T, f proxy.Family) proxy.Backend { return newKernelBackend(t, Options{Family: f}) },
+	Expressible: Expressible, Seed: 1, Random: 4, Most: 80, Slowly: true,
 }
 
 // inNode runs fn in the namespace of the node under test.
@@ -234,7 +194,7 @@ func TestKernelHeal(t *testing.T) {
 				t.Errorf("%s: mended, but %q, %v", damage, found, err)
 			}
 		})
-		for _, err := range verify(l, Expressible(s), packets) {
+		for _, err := range l.VerifySlowly(Expressible(s), packets) {
 			t.Errorf("%s: %v", damage, err)
 		}
 	}
@@ -291,7 +251,7 @@ func TestKernelGracefulRemoval(t *testing.T) {
 		t.Fatalf("with an open connection: weight %d, %d connections", w, n)
 	}
 	s := proxytest.NewState(proxy.IPv4, web("10.244.1.2:8080 local"))
-	for _, err := range verify(l, Expressible(s), proxytest.Packets(s, l.Cluster)) {
+	for _, err := range l.VerifySlowly(Expressible(s), proxytest.Packets(s, l.Cluster)) {
 		t.Error(err)
 	}
 	number := make([]byte, 8) // the server sends it back

@@ -2,6 +2,7 @@ package ipvs
 
 import (
 	"net/netip"
+	"slices"
 
 	"turnout/proxy"
 	"turnout/proxy/ipvs/genl"
@@ -13,6 +14,8 @@ type server struct {
 	owner proxy.ServicePortName
 	// pool are the endpoints that get new connections, sorted.
 	pool []netip.AddrPort
+	// serving are the endpoints that still serve the clients they have, sorted.
+	serving []netip.AddrPort
 	// address tells that the interface must have the address: it is not one of the node's.
 	address bool
 }
@@ -40,7 +43,7 @@ func (r *renderer) render(out []server, s *proxy.Service) []server {
 	}
 	for i := range s.Frontends {
 		f := &s.Frontends[i]
-		x := server{owner: s.Name, pool: poolAddrs(s, f), Server: genl.Server{Scheduler: r.scheduler, Flags: r.flags, Persistence: s.Affinity}}
+		x := server{owner: s.Name, pool: poolAddrs(s, f), serving: s.Serving, Server: genl.Server{Scheduler: r.scheduler, Flags: r.flags, Persistence: s.Affinity}}
 		x.Protocol = s.Name.Protocol
 		if f.Kind != proxy.NodePort {
 			x.At, x.address = netip.AddrPortFrom(f.Addr, f.Port), true
@@ -53,6 +56,16 @@ func (r *renderer) render(out []server, s *proxy.Service) []server {
 		}
 	}
 	return out
+}
+
+// keeps tells whether an endpoint that left the pool stays, without new connections, until those that it has end. What the end is can be told of TCP
+// only; a flow of datagrams that goes on would be led to an endpoint that is gone, so there it is the Service that tells.
+func (x *server) keeps(at netip.AddrPort) bool {
+	if x.Protocol == proxy.TCP {
+		return true
+	}
+	_, serving := slices.BinarySearchFunc(x.serving, at, netip.AddrPort.Compare)
+	return serving
 }
 
 func poolAddrs(s *proxy.Service, f *proxy.Frontend) []netip.AddrPort {
