@@ -127,7 +127,7 @@ func cleanupOthers(s scope, out io.Writer) error {
 }
 
 // removeLeftovers removes, once the kernel follows the first State, what kube-proxy left in another mode: until then its rules served.
-func (d *daemon) removeLeftovers(ctx context.Context, scope leftovers.Scope) {
+func (d *daemon) removeLeftovers(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 		return
@@ -135,14 +135,7 @@ func (d *daemon) removeLeftovers(ctx context.Context, scope leftovers.Scope) {
 	}
 	logger := klog.FromContext(ctx)
 	for {
-		found, err := leftovers.Find(scope, d.families...)
-		if removed := found.Removable(); len(removed) > 0 {
-			err = errors.Join(err, found.Remove())
-			logger.Info("Removed what another proxy left on this node", "objects", len(removed))
-			for _, o := range removed {
-				logger.V(4).Info("Removed", "object", o.String())
-			}
-		}
+		found, err := d.removeLeftoversOnce(logger)
 		if err == nil {
 			for _, k := range found.Kept() {
 				logger.Error(nil, "Rules of another proxy are left on this node and may act on packets", "object", k.Object.String(), "remedy", k.Why)
@@ -156,6 +149,21 @@ func (d *daemon) removeLeftovers(ctx context.Context, scope leftovers.Scope) {
 		case <-time.After(leftoversRetry):
 		}
 	}
+}
+
+// removeLeftoversOnce removes what is found, and returns it. What the mode in use has is none of that, so the mode stays the same meanwhile.
+func (d *daemon) removeLeftoversOnce(logger klog.Logger) (*leftovers.Remains, error) {
+	d.course.Lock()
+	defer d.course.Unlock()
+	found, err := leftovers.Find(d.course.engine.scope, d.families...)
+	if removed := found.Removable(); len(removed) > 0 {
+		err = errors.Join(err, found.Remove())
+		logger.Info("Removed what another proxy left on this node", "objects", len(removed))
+		for _, o := range removed {
+			logger.V(4).Info("Removed", "object", o.String())
+		}
+	}
+	return found, err
 }
 
 const leftoversRetry = 30 * time.Second

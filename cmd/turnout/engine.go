@@ -49,6 +49,17 @@ func newEngine(m config.Mode) *engine {
 	return &engine{Mode: sync.Mode{Name: string(m), Backends: map[proxy.Family]proxy.Backend{}, Gone: func() {}}}
 }
 
+// leaveNothing is for an engine that takes another's place while the proxy runs: what earlier processes left was seen to at the start, and what is in use
+// is removed by the loop.
+func (e *engine) leaveNothing() {
+	for _, m := range e.leave {
+		if m.Gone != nil {
+			m.Gone()
+		}
+	}
+	e.leave = nil
+}
+
 // closes adds something to close when the mode is not used any longer. What goes wrong then is in nobody's way.
 func (e *engine) closes(c interface{ Close() error }) {
 	before := e.Gone

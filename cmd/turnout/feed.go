@@ -66,8 +66,14 @@ func newFolderFeed(ctx context.Context, d *daemon) (*feed, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What is wrong with the objects is told by the source, which reads them again.
+	objects, _, err := dir.Load(d.cfg.Manifests, d.nodeName)
+	if err != nil {
+		return nil, err
+	}
 	logger := klog.FromContext(ctx)
 	return &feed{
+		node:      objects.Node,
 		source:    s,
 		events:    func(proxy.ServiceName, string, string) {},
 		nodeEvent: func(e nodeEvent) { logger.Info("Node event", "reason", e.reason, "note", e.note) },

@@ -39,6 +39,8 @@ type course struct {
 	gosync.Mutex
 	choice
 	label string // that the choice follows
+	// refused is why a label was not followed, so that it is told once. It is not guarded: at the start nobody else is there, and then it is followLabel's.
+	refused string
 	// stopWatching ends the watch of the mode in use.
 	stopWatching context.CancelFunc
 }
@@ -92,6 +94,9 @@ func (d *daemon) try(ctx context.Context, cfg *config.Config, m config.Mode) (ch
 		return choice{cfg: in}, nil
 	}
 	e, err := d.open(ctx, in)
+	if err == nil && d.course.engine != nil {
+		e.leaveNothing()
+	}
 	return choice{cfg: in, engine: e}, err
 }
 
@@ -101,7 +106,7 @@ func (d *daemon) begin(ctx context.Context, label string) error {
 	defer d.course.Unlock()
 	c, err := d.choose(ctx, d.cfg, label)
 	if err != nil && label != "" {
-		d.refuseMode(ctx, err)
+		d.refuseLabel(ctx, label, err)
 		label = ""
 		c, err = d.choose(ctx, d.cfg, label)
 	}
@@ -120,7 +125,7 @@ func (d *daemon) begin(ctx context.Context, label string) error {
 // tellMode reports the mode in use.
 func (d *daemon) tellMode(ctx context.Context) {
 	c := &d.course.choice
-	d.mode.Store(string(c.cfg.Mode))
+	before := d.mode.Swap(string(c.cfg.Mode)) // nil at the start
 	d.metrics.ModeIs(string(c.cfg.Mode), c.reason)
 	logger := klog.FromContext(ctx)
 	note := fmt.Sprintf("mode %s (%s)", c.cfg.Mode, c.reason)
@@ -128,8 +133,16 @@ func (d *daemon) tellMode(ctx context.Context) {
 		note += fmt.Sprintf("; this node lacks what other modes need: %v", c.lacks)
 	}
 	logger.Info("Proxy mode", "mode", c.cfg.Mode, "reason", c.reason, "lacks", c.lacks)
-	if c.reason != metrics.ModeByConfiguration && c.reason != metrics.ModeByDefault {
+	if change := before != nil && before != string(c.cfg.Mode); change || c.reason != metrics.ModeByConfiguration && c.reason != metrics.ModeByDefault {
 		d.feed.nodeEvent(nodeEvent{v1.EventTypeNormal, reasonMode, "ChooseProxyMode", note})
+	}
+}
+
+// refuseLabel reports a label that cannot be followed, unless the same was told last.
+func (d *daemon) refuseLabel(ctx context.Context, label string, err error) {
+	if why := label + ": " + err.Error(); why != d.course.refused {
+		d.course.refused = why
+		d.refuseMode(ctx, err)
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 type fakeNode struct {
 	lacks          map[config.Mode]error
 	opened, closed []config.Mode
+	unneeded       int // modes that need not be left
 }
 
 func (n *fakeNode) open(_ context.Context, cfg *config.Config) (*engine, error) {
@@ -29,7 +30,8 @@ func (n *fakeNode) open(_ context.Context, cfg *config.Config) (*engine, error) 
 		return nil, err
 	}
 	n.opened = append(n.opened, cfg.Mode)
-	return &engine{Mode: sync.Mode{Name: string(cfg.Mode), Gone: func() { n.closed = append(n.closed, cfg.Mode) }}}, nil
+	before := sync.Mode{Name: "before", Gone: func() { n.unneeded++ }}
+	return &engine{Mode: sync.Mode{Name: string(cfg.Mode), Gone: func() { n.closed = append(n.closed, cfg.Mode) }}, leave: []sync.Mode{before}}, nil
 }
 
 // loadFile loads a configuration file.
@@ -137,5 +139,56 @@ func TestReloadOfMode(t *testing.T) {
 		if text := fmt.Sprint(r.events); row.event != "" && !strings.Contains(text, row.event) || row.event == "" && len(r.events) > 0 {
 			t.Errorf("%s: events %s, want %q", row.text, text, row.event)
 		}
+	}
+}
+
+// As long as the Node has a label, the file's mode waits, also if the label leaves the choice to the proxy.
+func TestReloadBesideLabel(t *testing.T) {
+	for label, reason := range map[string]metrics.ModeReason{"nftables": metrics.ModeByLabel, "auto": metrics.ModeByAuto} {
+		n := &fakeNode{}
+		r := newReload(t)
+		r.open, r.course.engine, r.course.label, r.course.reason = n.open, &engine{Mode: sync.Mode{Name: "nftables"}}, label, reason
+		err := r.changed(t.Context(), []byte(strings.Replace(reloadHeader, "mode: nftables", "mode: iptables", 1)))
+		if err != nil || len(n.opened) > 0 || r.course.cfg.Mode != config.NFTables || r.course.cfg.Asked != config.IPTables || r.course.reason != reason {
+			t.Errorf("label %s: %v; opened %v, mode %s, asked %s, reason %s", label, err, n.opened, r.course.cfg.Mode, r.course.cfg.Asked, r.course.reason)
+		}
+	}
+}
+
+// A label that cannot be followed is told once for each reason, however often the Node changes, and also if the start told it.
+func TestRefusedLabelIsToldOnce(t *testing.T) {
+	n := &fakeNode{lacks: map[config.Mode]error{config.IPVS: errors.New("no module")}}
+	var events []string
+	d := &daemon{cfg: loadFile(t, ""), open: n.open, feed: &feed{nodeEvent: func(e nodeEvent) { events = append(events, e.note) }}}
+	if err := d.begin(t.Context(), "ipvs"); err != nil {
+		t.Fatal(err)
+	}
+	labels, ended := make(chan string), make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { defer close(ended); d.followLabel(ctx, labels) }()
+	for _, l := range []string{"ipvs", "ipvs", "no mode", "no mode", "", "ipvs", ""} {
+		labels <- l
+	}
+	cancel()
+	<-ended
+	const start, noMode, ipvs = "the mode of the configuration is taken: no module", `the mode stays nftables: label turnout/proxy-mode: "no mode" is not a mode; set nftables, iptables, ipvs or auto`, "the mode stays nftables: no module"
+	if diff := cmp.Diff([]string{start, noMode, ipvs}, events); diff != "" {
+		t.Errorf("events: -want +got\n%s", diff)
+	}
+	if len(n.opened) != 1 || len(n.closed) != 0 || n.unneeded != 0 {
+		t.Errorf("opened %v, closed %v, %d modes are not left", n.opened, n.closed, n.unneeded)
+	}
+}
+
+// What keeps others' rules to be removed at the start is closed when a mode is opened later, whether it is taken or not.
+func TestNothingIsLeftLater(t *testing.T) {
+	n := &fakeNode{}
+	d := &daemon{cfg: loadFile(t, ""), open: n.open, feed: &feed{}}
+	if err := d.begin(t.Context(), ""); err != nil || len(d.course.engine.leave) != 1 || n.unneeded != 0 {
+		t.Fatalf("%v; at the start: %d to leave, %d closed", err, len(d.course.engine.leave), n.unneeded)
+	}
+	c, err := d.choose(t.Context(), d.course.cfg, "iptables")
+	if err != nil || len(c.engine.leave) != 0 || n.unneeded != 1 {
+		t.Errorf("%v; later: %d to leave, %d closed", err, len(c.engine.leave), n.unneeded)
 	}
 }

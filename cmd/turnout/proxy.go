@@ -236,8 +236,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.tellMode(ctx)
 	g.Go(func() error { d.followLabel(ctx, labels); return nil })
 	g.Go(func() error { d.tuneLater(ctx); return nil })
-	scope := d.course.engine.scope
-	g.Go(func() error { d.removeLeftovers(ctx, scope); return nil })
+	g.Go(func() error { d.removeLeftovers(ctx); return nil })
 	g.Go(func() error { return d.followConfig(ctx) })
 	for _, s := range d.servers() {
 		g.Go(func() error { return healthcheck.ListenAndServe(ctx, s) })

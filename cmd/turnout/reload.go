@@ -13,7 +13,6 @@ import (
 	"k8s.io/klog/v2"
 
 	"turnout/proxy/config"
-	"turnout/proxy/metrics"
 )
 
 // Reasons of events on the Node.
@@ -41,9 +40,14 @@ type reload struct{ *daemon }
 // for none.
 func (r *reload) reread(ctx context.Context, contents []byte) (*config.Config, error) {
 	before := r.course.choice
-	next, err := before.cfg.Reread(contents, before.reason == metrics.ModeByLabel)
-	if err != nil || before.reason == metrics.ModeByLabel || next.Asked == before.cfg.Asked {
+	labelled := r.course.label != ""
+	next, err := before.cfg.Reread(contents, labelled)
+	if err != nil || next.Asked == before.cfg.Asked {
 		return next, err
+	}
+	if labelled {
+		klog.FromContext(ctx).Info("The configuration file asks for another mode, which holds when the Node has no label any longer", "file", next.ConfigFile, "mode", next.Asked, "label", r.course.label)
+		return next, nil
 	}
 	c, err := r.choose(ctx, next, "")
 	if err != nil {

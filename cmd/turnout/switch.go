@@ -38,7 +38,6 @@ func (s *nodeSink) SetNode(n *v1.Node) {
 func (d *daemon) followLabel(ctx context.Context, labels <-chan string) {
 	var label string
 	var retry <-chan time.Time
-	refused := "" // for what reason, so that it is told once
 	for {
 		select {
 		case <-ctx.Done():
@@ -54,15 +53,12 @@ func (d *daemon) followLabel(ctx context.Context, labels <-chan string) {
 		err := d.steer(ctx, label)
 		switch {
 		case err == nil:
-			refused = ""
+			d.course.refused = ""
 		case ctx.Err() != nil:
 			return
 		default:
 			retry = time.After(labelRetry)
-			if why := label + err.Error(); why != refused {
-				refused = why
-				d.refuseMode(ctx, err)
-			}
+			d.refuseLabel(ctx, label, err)
 		}
 	}
 }
