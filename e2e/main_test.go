@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"turnout/proxy/proxytest"
 )
@@ -14,6 +15,12 @@ var binaryFlag = flag.String("binary", "", "the turnout binary to test; built fr
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	patience *= time.Duration(*slow)
+	if *trafficFlag {
+		if err := flag.Set("test.run", "^("+trafficTests+")$"); err != nil {
+			panic(err)
+		}
+	}
 	os.Exit(proxytest.Main(tests{m}))
 }
 

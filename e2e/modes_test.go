@@ -9,8 +9,12 @@ import (
 	"testing"
 )
 
-// modeFlag runs the proxy of the tests in another mode than nftables. TestOtherModes has the tests of traffic run in each.
-var modeFlag = flag.String("mode", "nftables", "the mode of the proxy: nftables, iptables-nft or iptables-legacy")
+// modeFlag runs the proxy of the tests in another mode than nftables. TestOtherModes has the tests of traffic run in mode iptables, and
+// hack/test-kernels.sh in mode ipvs, on kernels that have it.
+var modeFlag = flag.String("mode", "nftables", "the mode of the proxy: nftables, iptables-nft, iptables-legacy or ipvs")
+
+// trafficFlag is for test binaries that run where there is no go test.
+var trafficFlag = flag.Bool("traffic", false, "run the tests that say what happens to traffic, in whatever mode, and no others")
 
 // proxyMode is the mode by the name that the proxy has for it.
 func proxyMode() string {
@@ -20,22 +24,28 @@ func proxyMode() string {
 
 // forMode makes the node one of the mode, and completes the arguments of a proxy so that it does the same in each.
 func (c *cluster) forMode(args []string) []string {
-	_, variant, _ := strings.Cut(*modeFlag, "-")
-	if variant == "" {
+	mode, variant, _ := strings.Cut(*modeFlag, "-")
+	if mode == "nftables" {
 		return args
 	}
+	if variant != "" {
+		c.hintAt(variant)
+	}
+	if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--nodeport-addresses") }) {
+		args = append(args, "--nodeport-addresses=primary") // the default of mode nftables
+	}
+	return args
+}
+
+// hintAt tells which of the two variants of iptables the node uses, in kubelet's way.
+func (c *cluster) hintAt(variant string) {
 	for _, name := range []string{"iptables-", "ip6tables-"} {
-		// kubelet's way to tell which of the two the node uses.
 		cmd := exec.Command(name+variant, "-t", "mangle", "-N", "KUBE-IPTABLES-HINT")
 		if err := c.Node().Start(cmd); err != nil {
 			c.t.Fatalf("start %s: %v", cmd, err)
 		}
 		_ = cmd.Wait() // it is there already if the proxy is started again
 	}
-	if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--nodeport-addresses") }) {
-		args = append(args, "--nodeport-addresses=primary") // the default of mode nftables
-	}
-	return args
 }
 
 // localhostServed tells whether NodePorts are served on IPv4 loopback addresses, with a value of --nodeport-addresses.
@@ -62,7 +72,7 @@ func TestOtherModes(t *testing.T) {
 			if _, err := exec.LookPath(mode); err != nil {
 				t.Skipf("needs the command %s: %v", mode, err)
 			}
-			cmd := exec.Command(os.Args[0], "-test.run=^("+trafficTests+")$", "-mode="+mode, "-binary="+binary, "-hitless.for=2s", "-test.timeout=10m") // changes take longer there
+			cmd := exec.Command(os.Args[0], "-traffic", "-mode="+mode, "-binary="+binary, "-hitless.for=2s", "-test.timeout=10m") // changes take longer there
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}

@@ -70,9 +70,9 @@ func TestPodDetection(t *testing.T) {
 				inside, external := masqueraded("pod-2", "pod-5"), kept("pod-2")
 				switch {
 				case row.pods[origin]:
-					inside, external = kept("pod-2", "pod-5"), kept("pod-2", "pod-5")
+					inside, external = kept("pod-2", "pod-5"), unlessLimited("one-pool", kept("pod-2", "pod-5"), kept("pod-2"))
 				case origin == thisNode:
-					external = masqueraded("pod-2", "pod-5")
+					external = unlessLimited("one-pool", masqueraded("pod-2", "pod-5"), masqueraded("pod-2"))
 				}
 				probes = append(probes, c.bothFamilies("ClusterIP from "+origin, c.from(origin), c.of(s, proxy.ClusterIP), inside)...)
 				probes = append(probes, c.bothFamilies("NodePort from "+origin, c.from(origin), c.of(s, proxy.NodePort), external)...)

@@ -1,0 +1,215 @@
+package e2e
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"turnout/proxy"
+	"turnout/proxy/ipvs/genl"
+	"turnout/proxy/proxytest/lab"
+	"turnout/proxy/proxytest/objects"
+)
+
+// needsIPVS skips the test where the kernel has no IPVS. It has the module loaded, as a proxy would.
+func needsIPVS(t *testing.T) {
+	t.Helper()
+	s, err := genl.Open()
+	if err == nil {
+		err = s.Close()
+	}
+	if err != nil {
+		t.Skipf("needs a kernel with IPVS: %v", err)
+	}
+}
+
+// shortLived has IPVS forget connections soon after their end.
+const shortLived = "--ipvs-tcpfin-timeout=1s"
+
+// modesAtHooks lists the modes whose rules packets meet. What mode ipvs keeps for connections that live on is met by no others.
+func (c *cluster) modesAtHooks() (out []string) {
+	c.t.Helper()
+	for mode, table := range map[string]string{"ipvs": "kube-proxy-ipvs", "nftables": "kube-proxy"} {
+		if strings.Contains(c.try("nft", "list", "table", "ip", table)+c.try("nft", "list", "table", "ip6", table), " hook ") {
+			out = append(out, mode)
+		}
+	}
+	if strings.Contains(c.try("iptables-nft-save", "-t", "nat")+c.try("ip6tables-nft-save", "-t", "nat"), "KUBE-SERVICES") {
+		out = append(out, "iptables")
+	}
+	slices.Sort(out)
+	return out
+}
+
+// onlyMode waits until packets meet the rules of one mode and no other.
+func (c *cluster) onlyMode(mode string) {
+	c.t.Helper()
+	var now []string
+	defer func() {
+		if c.t.Failed() {
+			c.t.Logf("packets met the rules of %v", now)
+		}
+	}()
+	eventually(c.t, "only mode "+mode+" has rules", func() bool {
+		now = c.modesAtHooks()
+		return len(now) == 1 && now[0] == mode
+	})
+}
+
+// ipvsLeft tells what there is of mode ipvs on the node, "" if there is nothing.
+func (c *cluster) ipvsLeft() string {
+	c.t.Helper()
+	var out []string
+	if text := c.try("ip", "address", "show", "kube-ipvs0"); !strings.Contains(text, "does not exist") {
+		out = append(out, text)
+	}
+	if text := c.try("nft", "list", "tables"); strings.Contains(text, "kube-proxy-ipvs") {
+		out = append(out, text)
+	}
+	err := c.Node().Do(func() error {
+		raw, err := os.ReadFile("/proc/thread-self/net/ip_vs")
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if lines := strings.Split(strings.TrimSpace(string(raw)), "\n"); len(lines) > 3 { // the heading
+			out = append(out, strings.Join(lines[3:], "\n"))
+		}
+		return err
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return strings.Join(out, "\n")
+}
+
+// flowsIn opens connections that must live on, whatever modes come.
+func (c *cluster) flowsIn(all *[]*lab.Flow) {
+	c.t.Helper()
+	web := newService(1, "web")
+	for _, x := range []struct {
+		host string
+		kind proxy.Kind
+		f    proxy.Family
+	}{{"pod-3", proxy.ClusterIP, proxy.IPv4}, {"client", proxy.NodePort, proxy.IPv6}} {
+		flow, err := c.Host(x.host).Flow(proxy.TCP, c.address(web, x.kind, x.f, proxy.TCP), 50*time.Millisecond)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		*all = append(*all, flow)
+	}
+}
+
+// intact ends connections that must have lived on.
+func (c *cluster) intact(flows []*lab.Flow) {
+	c.t.Helper()
+	for _, f := range flows {
+		before := f.Report().Answered
+		eventually(c.t, "answered further", func() bool { r := f.Report(); return r.Err != nil || r.Answered > before })
+		if r := f.Stop(); !r.Intact() {
+			c.t.Errorf("a connection was harmed: %v", r)
+		}
+	}
+}
+
+// TestSwitchIPVS restarts the proxy in another mode, from each of nftables, iptables and ipvs to each, and back to ipvs while it still waits for its
+// last connections. Clients connect all the while, and connections live that were made in each mode: none fails. What mode ipvs left goes with its last
+// connection.
+func TestSwitchIPVS(t *testing.T) {
+	needsIPVS(t)
+	needs(t, "nft", "iptables-nft", "ip6tables-nft", "ip")
+	c := newCluster(t)
+	c.serve(c.allPods()...)
+	c.set(c.stock("pod-1")...)
+	walk := []string{"nftables", "ipvs", "iptables", "nftables", "iptables", "ipvs", "nftables", "ipvs", "nftables"}
+	p := c.startIn(walk[0])
+	s := c.open()
+	var flows []*lab.Flow
+	c.flowsIn(&flows)
+	for i, mode := range walk[1:] {
+		t.Logf("from mode %s to mode %s", walk[i], mode)
+		if i%2 == 0 {
+			p.kill()
+		} else {
+			p.stop()
+		}
+		p = c.startIn(mode)
+		c.onlyMode(mode)
+		c.flowsIn(&flows)
+		s.churn(200*time.Millisecond, p.follow)
+	}
+	if left := c.ipvsLeft(); !strings.Contains(left, "kube-ipvs0") || !strings.Contains(left, "kube-proxy-ipvs") {
+		t.Errorf("connections through mode ipvs live, but there is only\n%s", left)
+	}
+	for _, l := range append(s.loads, s.sticky...) {
+		l.judge() // which server a client had is not known to another mode
+	}
+	c.intact(flows)
+	t.Log("the connections have ended")
+	c.noneLeft()
+	c.set(c.stock("pod-1")...)
+	p.follow()
+	c.check(t, c.from(outside), proxy.TCP, c.address(newService(1, "web"), proxy.ClusterIP, proxy.IPv4, proxy.TCP), masqueraded("pod-1", "pod-2"))
+}
+
+// startIn starts the proxy in a mode and waits until the kernel follows.
+func (c *cluster) startIn(mode string) *process {
+	c.t.Helper()
+	c.hintAt("nft")
+	p := c.launch("--proxy-mode="+mode, "--nodeport-addresses=primary", shortLived)
+	p.follow()
+	return p
+}
+
+// noneLeft waits until mode ipvs has nothing on the node any longer.
+func (c *cluster) noneLeft() {
+	c.t.Helper()
+	var left string
+	defer func() {
+		if c.t.Failed() {
+			c.t.Logf("left:\n%s", left)
+		}
+	}()
+	eventually(c.t, "everything of mode ipvs gone", func() bool {
+		left = c.ipvsLeft()
+		return left == ""
+	})
+}
+
+// TestSwitchIPVSLive changes modes by the Node's label while the proxy runs: to ipvs, away while connections through it live, and back before they end.
+func TestSwitchIPVSLive(t *testing.T) {
+	needsIPVS(t)
+	needs(t, "nft", "iptables-nft", "ip6tables-nft", "ip")
+	c := newCluster(t)
+	c.serve(c.allPods()...)
+	c.set(c.stock("pod-1")...)
+	p := c.startIn("nftables")
+	s := c.open()
+	var flows []*lab.Flow
+	for _, mode := range []string{"ipvs", "nftables", "ipvs", "iptables", ""} {
+		node := objects.Node(c.Cluster)
+		if mode == "" {
+			mode = "nftables" // what the flag says
+		} else {
+			node.Labels["turnout/proxy-mode"] = mode
+		}
+		t.Logf("to mode %s", mode)
+		c.set(node)
+		eventually(t, "in mode "+mode, func() bool {
+			got, err := p.get(metricsServer, "/proxyMode")
+			return err == nil && got.body == mode
+		})
+		c.onlyMode(mode)
+		c.flowsIn(&flows)
+		s.churn(200*time.Millisecond, p.follow)
+	}
+	for _, l := range append(s.loads, s.sticky...) {
+		l.judge()
+	}
+	c.intact(flows)
+	t.Log("the connections have ended")
+	c.noneLeft()
+}
