@@ -52,8 +52,9 @@ func (r FlowReport) String() string {
 	return s
 }
 
-// flowPatience is how long a flow waits for one answer: longer than a retransmission, as a lost segment breaks no TCP flow.
-const flowPatience = 2 * time.Second
+// flowPatience is how long a TCP flow waits for one answer: longer than some retransmissions, as a lost segment breaks none, and than an emulated machine
+// may pause.
+const flowPatience = 8 * time.Second
 
 // Flow opens a TCP or UDP flow to a server of the lab and sends a number every interval, until Stop. The error is that of
 // opening a TCP connection.
@@ -63,7 +64,7 @@ func (h *Host) Flow(protocol proxy.Protocol, to netip.AddrPort, interval time.Du
 		var err error
 		switch protocol {
 		case proxy.TCP:
-			conn, _, err = openTCP(netip.AddrPort{}, to, DefaultTimeout)
+			conn, _, err = openTCP(netip.AddrPort{}, to, flowPatience)
 		case proxy.UDP:
 			conn, err = openUDP(netip.AddrPort{}, to)
 		default:
