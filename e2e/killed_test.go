@@ -3,11 +3,8 @@ package e2e
 import (
 	"flag"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net/netip"
-	"os/exec"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -96,13 +93,22 @@ func (v *victim) round() error {
 		v.hinted = variant
 		v.hintVariant(variant)
 	}
-	p := v.launchMode(v.mode)
+	v.set(v.labeled(""))
+	p, longest := v.launchMode(v.mode), 400*time.Millisecond
 	if changing {
 		p.follow()
+		longest /= 2 // as what is to be done takes less
 		v.look()
-		v.set(v.shuffled()...)
+		if to := v.another(); to != "" && v.rng.IntN(2) == 0 {
+			v.mode, changing = to, false
+			name, _, _ := strings.Cut(to, "-")
+			v.set(v.labeled(name))
+			v.seen["while it runs"]++
+		} else {
+			v.set(v.shuffled()...)
+		}
 	}
-	wait := time.Duration(v.rng.Int64N(int64(400 * time.Millisecond)))
+	wait := time.Duration(v.rng.Int64N(int64(longest)))
 	time.Sleep(wait)
 	p.kill()
 	log := p.log.String()
@@ -116,6 +122,21 @@ func (v *victim) round() error {
 	p.log.text.Reset() // of 100 logs the last is what a person wants to read
 	p.log.mu.Unlock()
 	return nil
+}
+
+// another is a mode that the running proxy can change to, "" if there is none.
+func (v *victim) another() string {
+	now, _, _ := strings.Cut(v.mode, "-")
+	var can []string
+	for _, m := range v.modes {
+		if name, variant, _ := strings.Cut(m, "-"); name != now && (variant == "" || variant == v.hinted) {
+			can = append(can, m)
+		}
+	}
+	if len(can) == 0 {
+		return ""
+	}
+	return can[v.rng.IntN(len(can))]
 }
 
 // shuffled are the shop's Services, web with other pods than before, and others of which some change and some come.
@@ -175,7 +196,7 @@ func (v *victim) judge(changing bool) error {
 	return nil
 }
 
-// judgePlace judges the rules of one mode for one family. As no Service is without an endpoint, those of a whole mode lead somewhere.
+// judgePlace judges the rules of one mode for one family; those of mode ipvs, which change in steps, are judged by the connections alone. As no Service is without an endpoint, those of a whole mode lead somewhere.
 func (v *victim) judgePlace(at place, all map[place]routing, want routing, changing bool) error {
 	now, was := all[at], v.before[at]
 	own := all[place{v.mode, at.family}]
@@ -191,7 +212,7 @@ func (v *victim) judgePlace(at place, all map[place]routing, want routing, chang
 	case at.mode == v.mode && changing && now.between(v.asked[at.family], want):
 		v.seen["between"]++
 		return nil
-	case at.mode != v.mode && now == nil && own.same(want):
+	case at.mode != v.mode && now == nil && (own.same(want) || v.mode == "ipvs"):
 		v.seen["removed"]++
 		return nil
 	}
@@ -234,123 +255,25 @@ func (v *victim) plantKubeProxy() {
 	v.seen["kube-proxy's"]++
 }
 
-// loadKubeProxy leaves the rules that kube-proxy in mode iptables makes for the load-balancer address of the Service web, with one endpoint.
-func (c *cluster) loadKubeProxy(variant string, f proxy.Family, endpoint string) {
-	c.t.Helper()
-	web := newService(1, "web")
-	to := c.address(web, proxy.LoadBalancerIP, f, proxy.TCP)
-	var rules string
-	for line := range strings.Lines(iptablesRules) {
-		if !ofOthers.MatchString(line) {
-			rules += line
-		}
-	}
-	c.restore(variant, f, strings.NewReplacer("$VIP", to.Addr().String(), "$PORT", fmt.Sprint(to.Port()),
-		"$CLUSTERIP", c.address(web, proxy.ClusterIP, f, proxy.TCP).Addr().String(),
-		"$TARGET", netip.AddrPortFrom(c.Host(endpoint).Addr(f), endpointPort).String()).Replace(rules))
-}
-
-// ofOthers are the lines of iptablesRules that are not kube-proxy's.
-var ofOthers = regexp.MustCompile(`KUBE-KUBELET-CANARY|CNI-HOSTPORT-DNAT|KUBE-FIREWALL|KUBE-IPTABLES-HINT`)
-
-// restore has iptables-restore take rules on the node.
-func (c *cluster) restore(variant string, f proxy.Family, rules string) {
-	c.t.Helper()
-	name := "iptables-"
-	if f == proxy.IPv6 {
-		name = "ip6tables-"
-	}
-	var out strings.Builder
-	cmd := exec.Command(name+variant+"-restore", "--noflush")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(rules), &out, &out
-	err := c.Node().Start(cmd)
-	if err == nil {
-		err = cmd.Wait()
-	}
-	if err != nil {
-		c.t.Fatalf("%s: %v: %s", cmd, err, out.String())
-	}
-}
-
-// foreignRules are such as CNI plugins and others have beside kube-proxy's.
-const foreignRules = `*nat
-:CNI-HOSTPORT-DNAT - [0:0]
--A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
--A CNI-HOSTPORT-DNAT -p tcp -m tcp --dport 18080 -j DNAT --to-destination $POD
--A POSTROUTING -s $POD -p udp -m udp --dport 9 -j MASQUERADE
-COMMIT
-*filter
-:ts-input - [0:0]
--A INPUT -j ts-input
--A ts-input -p udp -m udp --dport 41641 -j ACCEPT
--A FORWARD -p tcp -m tcp --dport 9 -j DROP
-COMMIT
-`
-
-// plantForeign has rules of others in all places, and returns them as they are listed.
-func (c *cluster) plantForeign() map[string][]string {
-	c.t.Helper()
-	for _, f := range proxy.Families {
-		for _, variant := range []string{"nft", "legacy"} {
-			pod := c.Host("pod-1").Addr(f).String()
-			c.restore(variant, f, strings.ReplaceAll(foreignRules, "$POD", pod))
-		}
-	}
-	c.try("nft", "add table inet foreign { chain input { type filter hook input priority 7; tcp dport 9 drop; }; }")
-	got := c.foreign()
-	if n := len(slices.Concat(slices.Collect(maps.Values(got))...)); n != 4*6+6 {
-		c.t.Fatalf("%d lines of others' rules: %v", n, got)
-	}
-	return got
-}
-
-// foreign lists the rules of others, in their order.
-func (c *cluster) foreign() map[string][]string {
-	c.t.Helper()
-	out := map[string][]string{}
-	for _, program := range []string{"iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy"} {
-		text, err := c.output(program + "-save")
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		for line := range strings.Lines(text) {
-			if strings.HasPrefix(line, "-A") && !strings.Contains(line, "KUBE-") {
-				out[program] = append(out[program], strings.TrimSpace(line))
-			}
-		}
-	}
-	for line := range strings.Lines(c.try("nft", "-a", "list", "table", "inet", "foreign")) {
-		out["nft"] = append(out["nft"], strings.TrimSpace(line))
-	}
-	return out
-}
-
 // endsIn starts the proxy once more: then there are only the rules of its mode, as asked for.
 func (v *victim) endsIn(mode string) {
 	v.t.Helper()
+	v.set(v.labeled(""))
 	p := v.startMode(mode)
-	eventually(v.t, "only mode "+mode+" has rules", func() bool { return slices.Equal(v.modesInKernel(), []string{mode}) })
+	v.rulesOnlyOf(mode)
 	now, err := v.routings()
 	if err != nil {
 		v.t.Fatal(err)
 	}
 	for _, f := range proxy.Families {
+		if mode == "ipvs" {
+			break // which is not read
+		}
 		if d := cmp.Diff(v.wanted(f), now[place{mode, f}]); d != "" {
 			v.t.Errorf("%s: -want +got\n%s", f, d)
 		}
 	}
 	p.stop()
-}
-
-// switchable are the modes that the machine can have, or skips the test if these are not several.
-func (c *cluster) switchable() []string {
-	c.t.Helper()
-	for _, name := range []string{"iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy", "nft"} {
-		if _, err := exec.LookPath(name); err != nil {
-			c.t.Skipf("needs the command %s: %v", name, err)
-		}
-	}
-	return []string{"nftables", "iptables-nft", "iptables-legacy"}
 }
 
 // TestKilledCanFail spoils rules: what TestKilledAnywhere judges by must tell.

@@ -1,10 +1,18 @@
 package e2e
 
 import (
+	"errors"
+	"io/fs"
+	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"turnout/proxy/proxytest/objects"
 )
 
 // TestSwitchModes restarts the proxy in another mode, from each to each, while clients connect and long connections live: the new mode's rules
@@ -13,16 +21,11 @@ func TestSwitchModes(t *testing.T) {
 	if *modeFlag != "nftables" {
 		t.Skip("runs in mode nftables only")
 	}
-	for _, name := range []string{"iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy"} {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skipf("needs the command %s: %v", name, err)
-		}
-	}
 	c := newCluster(t)
+	modes := c.switchable()
 	c.serve(c.allPods()...)
 	c.set(c.stock("pod-1")...)
-	// Each ordered pair of modes once.
-	walk := []string{"nftables", "iptables-nft", "nftables", "iptables-legacy", "iptables-nft", "iptables-legacy", "nftables"}
+	walk := eachPair(modes)
 	p := c.startMode(walk[0])
 	s := c.open()
 	for i, mode := range walk[1:] {
@@ -33,18 +36,68 @@ func TestSwitchModes(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond)
 		p = c.startMode(mode)
-		eventually(t, "only mode "+mode+" has rules", func() bool {
-			now := c.modesInKernel()
-			return len(now) == 1 && now[0] == mode
-		})
+		c.rulesOnlyOf(mode)
 		s.churn(200*time.Millisecond, p.follow)
 	}
-	for _, l := range s.loads {
+	s.judge()
+}
+
+// judge judges what the clients saw, but for affinity: which server a client had is not known to another mode.
+func (s *shop) judge() {
+	s.t.Helper()
+	for _, l := range append(slices.Clone(s.loads), s.sticky...) {
 		l.judge()
 	}
-	for _, l := range s.sticky {
-		l.judge() // which server a client had is not known to another mode
+}
+
+// rulesOnlyOf waits until only one mode has rules.
+func (c *cluster) rulesOnlyOf(mode string) {
+	c.t.Helper()
+	eventually(c.t, "only mode "+mode+" has rules", func() bool { return slices.Equal(c.modesInKernel(), []string{mode}) })
+}
+
+// eachPair is a walk in which each ordered pair of modes comes once.
+func eachPair(modes []string) []string {
+	next := map[string][]string{}
+	for _, m := range modes {
+		next[m] = slices.DeleteFunc(slices.Clone(modes), func(o string) bool { return o == m })
 	}
+	// As every mode is entered as often as it is left, a walk that cannot go on is a circle, and others can be put into it.
+	var walk, stack []string
+	for stack = []string{modes[0]}; len(stack) > 0; {
+		at := stack[len(stack)-1]
+		if len(next[at]) == 0 {
+			walk, stack = append(walk, at), stack[:len(stack)-1]
+			continue
+		}
+		stack, next[at] = append(stack, next[at][0]), next[at][1:]
+	}
+	slices.Reverse(walk)
+	return walk
+}
+
+// labeled is the own Node with the label that asks for a mode; without one if that is "".
+func (c *cluster) labeled(mode string) *v1.Node {
+	n := objects.Node(c.Cluster)
+	if mode != "" {
+		n.Labels["turnout/proxy-mode"] = mode
+	}
+	return n
+}
+
+// switchable are the modes that the machine can have, or skips the test if a command is missing by which they are told apart.
+func (c *cluster) switchable() []string {
+	c.t.Helper()
+	for _, name := range []string{"iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy", "nft"} {
+		if _, err := exec.LookPath(name); err != nil {
+			c.t.Skipf("needs the command %s: %v", name, err)
+		}
+	}
+	modes := []string{"nftables", "iptables-nft", "iptables-legacy"}
+	if _, err := os.Stat("/proc/net/ip_vs"); !errors.Is(err, fs.ErrNotExist) {
+		modes = append(modes, "ipvs")
+	}
+	return modes
 }
 
 // startMode makes the node one that uses a variant of iptables, and starts the proxy in a mode.
@@ -94,13 +147,18 @@ func (c *cluster) try(name string, args ...string) string {
 // modesInKernel lists the modes that have rules, in either family.
 func (c *cluster) modesInKernel() (out []string) {
 	c.t.Helper()
-	if strings.Contains(c.try("nft", "list", "tables"), "kube-proxy") {
+	tables := c.try("nft", "list", "tables")
+	if strings.Contains(tables, " kube-proxy\n") {
 		out = append(out, "nftables")
 	}
 	for _, v := range []string{"nft", "legacy"} {
 		if strings.Contains(c.try("iptables-"+v+"-save")+c.try("ip6tables-"+v+"-save"), "KUBE-SERVICES") {
 			out = append(out, "iptables-"+v)
 		}
+	}
+	// What mode ipvs keeps for connections that live on is at no hook.
+	if strings.Contains(tables, " kube-proxy-ipvs\n") && strings.Contains(c.try("nft", "list", "table", "ip", "kube-proxy-ipvs")+c.try("nft", "list", "table", "ip6", "kube-proxy-ipvs"), " hook ") {
+		out = append(out, "ipvs")
 	}
 	return out
 }
