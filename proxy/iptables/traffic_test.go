@@ -1,13 +1,13 @@
 package iptables
 
 import (
-	"errors"
 	"flag"
 	"math/rand/v2"
 	"testing"
 
 	"turnout/proxy"
 	"turnout/proxy/proxytest"
+	"turnout/proxy/proxytest/cases"
 	"turnout/proxy/proxytest/lab"
 )
 
@@ -72,7 +72,7 @@ func (n *node) apply(s *proxy.State) (report proxy.Report) {
 	return report
 }
 
-// What becomes of packets is what the tracer says of the State, while Services come, change and go.
+// What becomes of packets is what the tracer says of the State, of every case and while Services come, change and go.
 func TestTraffic(t *testing.T) {
 	t.Parallel()
 	first := *seed
@@ -82,20 +82,8 @@ func TestTraffic(t *testing.T) {
 	t.Logf("to repeat: -run 'TestTraffic$' -random.seed=%d -random.steps=%d", first, *steps)
 	eachVariant(t, func(t *testing.T, o Options) {
 		t.Parallel()
-		n := newNode(t, o)
-		// What leaves the node untranslated is answered outside, so that it can be told from what is dropped.
-		if err := errors.Join(n.ServeEndpoints(), n.CatchStrays(80, 443, 53)); err != nil {
-			t.Fatal(err)
-		}
-		rng := rand.New(rand.NewPCG(first, uint64(o.Family)))
-		state := proxytest.RandomState(rng, o.Family, 25)
-		for range *steps {
-			n.follows(state, rng)
-			if t.Failed() {
-				return
-			}
-			state = proxytest.Mutate(rng, state, 8)
-		}
+		open := func(t *testing.T, _ proxy.Family) proxy.Backend { return newKernelBackend(t, o) }
+		cases.Mode{Open: open, Seed: first, Random: *steps, Most: *packets}.Traffic(t, o.Family)
 	})
 }
 

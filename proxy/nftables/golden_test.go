@@ -32,17 +32,7 @@ func textOf(t testing.TB, s *proxy.State) string {
 }
 
 // The text of the table, for each case and family.
-func TestGolden(t *testing.T) {
-	for _, c := range cases.All(t) {
-		t.Run(c.Name, func(t *testing.T) {
-			var b strings.Builder
-			for _, s := range c.States {
-				b.WriteString(textOf(t, s))
-			}
-			c.Golden(t, "nftables", b.String(), *update)
-		})
-	}
-}
+func TestGolden(t *testing.T) { cases.Goldens(t, "nftables", *update, WriteText) }
 
 // What the kernel holds is, as nft lists it, to the letter the text: so every expression does what its text says.
 func TestKernelGolden(t *testing.T) {

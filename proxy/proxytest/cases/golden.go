@@ -5,13 +5,33 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
+	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 	"golang.org/x/tools/txtar"
 
+	"turnout/proxy"
 	"turnout/proxy/proxytest"
 )
+
+// Goldens compares, for each case, what a backend makes of its States, one family after the other, with the file of that name. With update it rewrites
+// the files instead: see Case.Golden.
+func Goldens(t *testing.T, name string, update bool, write func(io.Writer, *proxy.State) error) {
+	t.Helper()
+	for _, c := range All(t) {
+		t.Run(c.Name, func(t *testing.T) {
+			var b strings.Builder
+			for _, s := range c.States {
+				if err := write(&b, s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c.Golden(t, name, b.String(), update)
+		})
+	}
+}
 
 // Golden compares a text with the named file of the case. With update it writes the text into the case's archive instead; the
 // tests of several packages may do that at the same time.

@@ -33,11 +33,25 @@ func (l *Lab) Verify(s *proxy.State, packets []proxytest.Packet) []error {
 	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }
 
-// ServeEndpoints serves proxytest.EndpointPorts on every host but the outside client, by every protocol.
-func (l *Lab) ServeEndpoints() error {
+// VerifySlowly is Verify for emulated processors, which are too slow for many packets at the same time: it sends some at a time, and those
+// among which any disagrees once more, each by itself.
+func (l *Lab) VerifySlowly(s *proxy.State, packets []proxytest.Packet) (errs []error) {
+	for some := range slices.Chunk(packets, 16) {
+		if len(l.Verify(s, some)) == 0 {
+			continue
+		}
+		for _, p := range some {
+			errs = append(errs, l.Verify(s, []proxytest.Packet{p})...)
+		}
+	}
+	return errs
+}
+
+// ServeEndpoints serves proxytest.EndpointPorts, and further ports, on every host but the outside client, by every protocol.
+func (l *Lab) ServeEndpoints(more ...uint16) error {
 	for _, h := range l.hosts {
 		for _, protocol := range []proxy.Protocol{proxy.TCP, proxy.UDP, proxy.SCTP} {
-			for _, port := range proxytest.EndpointPorts {
+			for _, port := range append(slices.Clone(proxytest.EndpointPorts), more...) {
 				if h.Node == "" {
 					continue
 				}
