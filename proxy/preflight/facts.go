@@ -68,7 +68,9 @@ type Trial struct {
 type Iptables struct {
 	Family proxy.Family
 	Choice iptables.Choice
-	Err    error
+	// Unrun tells that they were not run, as that would have the kernel load a module; then there is no Choice.
+	Unrun bool
+	Err   error
 }
 
 // FileFacts are about a configuration file.

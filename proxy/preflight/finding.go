@@ -59,6 +59,7 @@ const (
 
 	ProgramsFound   ID = "programs-found"
 	ProgramsUnfit   ID = "programs-unfit"
+	ProgramsUnrun   ID = "programs-unrun"
 	ProgramsUnused  ID = "programs-unused"
 	ProgramsRefused ID = "programs-refused"
 

@@ -105,19 +105,21 @@ func (g *gatherer) kernel() {
 
 // modules reads the lists of modules.
 func (g *gatherer) modules() Modules {
-	loaded, err := os.ReadFile("/proc/modules")
-	if errors.Is(err, fs.ErrNotExist) {
-		m := NewModules(nil, nil, nil, nil)
+	read := func(name string) List {
+		text, err := os.ReadFile(name)
+		return List{text, err}
+	}
+	loaded := read("/proc/modules")
+	if errors.Is(loaded.Err, fs.ErrNotExist) {
+		m := NewModules(List{}, List{}, List{})
 		m.Monolithic = true
 		return m
 	}
-	if err != nil {
-		g.unseen("which modules are loaded", err, "")
-	}
 	folder := filepath.Join(g.Root, "lib/modules", g.facts.Kernel)
-	builtin, err1 := os.ReadFile(filepath.Join(folder, "modules.builtin"))
-	dep, err2 := os.ReadFile(filepath.Join(folder, "modules.dep"))
-	m := NewModules(loaded, builtin, dep, errors.Join(err, err1, err2))
+	if _, err := os.Stat(folder); err != nil { // not all systems have a link from the one to the other
+		folder = filepath.Join(g.Root, "usr/lib/modules", g.facts.Kernel)
+	}
+	m := NewModules(loaded, read(filepath.Join(folder, "modules.builtin")), read(filepath.Join(folder, "modules.dep")))
 	if v, err := node.Proc("/proc").Read("kernel/modules_disabled"); err == nil {
 		m.Locked = v == "1"
 	}
@@ -129,13 +131,10 @@ func (g *gatherer) can(module string) bool { return len(g.facts.Modules.Idle([]s
 
 // there tells that the module may be in the kernel: otherwise there is nothing of it to be seen.
 func (g *gatherer) there(module string) bool {
-	switch g.facts.Modules.Of(module) {
-	case Loaded, Builtin:
+	switch p := g.facts.Modules.Of(module); {
+	case p == Loaded, p == Builtin, p == Unknown && g.can(module):
 		return true
-	case Unknown:
-		if g.facts.Modules.Monolithic {
-			return true
-		}
+	case p == Unknown:
 		err := fmt.Errorf("it is not known whether module %s is part of the kernel or would be loaded: %w", module, g.facts.Modules.unread)
 		g.unseen("what is in the kernel of "+module, err, "give the folder that has the node's lib/modules with --root")
 	}

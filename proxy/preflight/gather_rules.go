@@ -42,7 +42,7 @@ func (g *gatherer) rules() {
 		if !g.nft {
 			continue
 		}
-		if f.Tables[family], err = survey.Tables(family, skipped); lacksNftables(err) {
+		if f.Tables[family], err = survey.Tables(family, skipped); lacks(err) {
 			g.nft = false
 			continue
 		} else if err != nil {
@@ -54,20 +54,20 @@ func (g *gatherer) rules() {
 		}
 	}
 	f.Counted = map[string]uint64{}
-	if p := f.Modules.Of("nfnetlink_acct"); p != Loaded && p != Builtin && !f.Modules.Monolithic {
+	if p := f.Modules.Of("nfnetlink_acct"); p == Absent || !g.can("nfnetlink_acct") {
 		return
 	}
 	for _, name := range []string{localhostCounter, invalidCounter} {
 		if n, err := nfacct.Packets(name); err == nil {
 			f.Counted[name] = n
-		} else if !errors.Is(err, fs.ErrNotExist) && !g.facts.Modules.Monolithic {
+		} else if !errors.Is(err, fs.ErrNotExist) && !lacks(err) {
 			g.unseen("the packet counter "+name, err, "")
 		}
 	}
 }
 
-// lacksNftables tells that the kernel knows no nftables, or not this family's.
-func lacksNftables(err error) bool {
+// lacks tells that the kernel has nothing that the error is about: no nftables, or not this family's, or no packet counters.
+func lacks(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT)
 }
 
@@ -181,7 +181,12 @@ func (g *gatherer) programs(ctx context.Context) {
 	}
 	for _, f := range g.facts.Families {
 		p := Iptables{Family: f}
-		p.Choice, p.Err = g.choose(ctx, f)
+		// A program of variant nft opens a socket of nfnetlink even to tell its version.
+		if p.Unrun = !g.can("nfnetlink"); p.Unrun {
+			p.Err = iptables.Installed(iptables.Options{Family: f, Path: g.Path})
+		} else {
+			p.Choice, p.Err = g.choose(ctx, f)
+		}
 		g.facts.Programs = append(g.facts.Programs, p)
 	}
 }

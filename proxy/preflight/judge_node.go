@@ -120,8 +120,13 @@ func (j *judge) programs() {
 		return
 	}
 	var missing []string
+	var unrun []proxy.Family
 	why, remedy := "", ""
 	for _, p := range j.facts.Programs {
+		if p.Err == nil && p.Unrun {
+			unrun = append(unrun, p.Family)
+			continue
+		}
 		if p.Err == nil {
 			j.add(OK, Programs, ProgramsFound, "", "%s: %s", p.Family, p.Choice)
 			continue
@@ -137,6 +142,10 @@ func (j *judge) programs() {
 		default:
 			j.add(Blocked, Programs, ProgramsUnfit, "", "%s: %v", p.Family, p.Err)
 		}
+	}
+	if len(unrun) > 0 {
+		j.add(Warning, Programs, ProgramsUnrun, "modprobe nf_tables, and run preflight again",
+			"cannot be seen: whether the programs of iptables for %s, which are there, work: to run them would have the kernel load module nfnetlink", familyNames(unrun))
 	}
 	if len(missing) > 0 {
 		j.add(Blocked, Programs, ProgramsUnfit, remedy, "this node has no programs of iptables: %s cannot be run (%s)", strings.Join(missing, " and "), why)

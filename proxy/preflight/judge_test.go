@@ -18,7 +18,7 @@ import (
 
 // clean is a node on which nothing runs yet and every mode works.
 func clean() *Facts {
-	f := &Facts{Kernel: "6.12.0", Families: proxy.Families[:], Scheduler: "rr", Modules: NewModules(nil, nil, nil, nil), Trials: map[config.Mode][]Trial{},
+	f := &Facts{Kernel: "6.12.0", Families: proxy.Families[:], Scheduler: "rr", Modules: NewModules(List{}, List{}, List{}), Trials: map[config.Mode][]Trial{},
 		Tables: map[proxy.Family][]*survey.Table{}, Legacy: map[proxy.Family][]leftovers.LegacyTable{}, Strange: map[proxy.Family][]compat.Rule{}, Counted: map[string]uint64{}}
 	f.Modules.Monolithic = true
 	for _, family := range proxy.Families {
@@ -87,19 +87,19 @@ func TestJudge(t *testing.T) {
 		},
 			"nftables", []string{"warning kernel-untried"}, []string{"cannot be seen: whether the kernel takes what mode nftables needs for IPv4 and IPv6: no permission"}},
 		{"modules that are not loaded", func(f *Facts) {
-			f.Modules = NewModules(nil, nil, []byte(dep(needOf("ipvs", proxy.IPv4, "", "rr").must)), nil)
+			f.Modules = NewModules(List{}, List{}, List{Text: []byte(dep(needOf("ipvs", proxy.IPv4, "", "rr").must))})
 			f.Families, f.Trials["ipvs"] = proxy.Families[:1], []Trial{{Idle: []string{"ip_vs", "dummy"}}}
 		}, "ipvs", []string{"ok ipvs-limits", "ok modules-idle"}, []string{"so nothing was tried for IPv4: dummy, ip_vs"}},
 		{"modules that are not loaded, and must be before on this kernel", func(f *Facts) {
-			f.Modules, f.Kernel = NewModules(nil, nil, []byte(dep(needOf("ipvs", proxy.IPv4, "", "rr").must)), nil), "5.10.0"
+			f.Modules, f.Kernel = NewModules(List{}, List{}, List{Text: []byte(dep(needOf("ipvs", proxy.IPv4, "", "rr").must))}), "5.10.0"
 			f.Families, f.Trials["ipvs"] = proxy.Families[:1], []Trial{{Idle: []string{"ip_vs"}}}
 		}, "ipvs", []string{"ok ipvs-limits", "ok modules-idle", "warning modules-idle"}, []string{"modprobe ip_vs"}},
 		{"a module that is missing", func(f *Facts) {
-			f.Modules = NewModules(nil, nil, []byte("x/nf_tables.ko:\n"), nil)
+			f.Modules = NewModules(List{}, List{}, List{Text: []byte("x/nf_tables.ko:\n")})
 			f.Families, f.Trials["nftables"] = proxy.Families[:1], []Trial{{Idle: []string{"nf_tables"}}}
 		}, "nftables", []string{"blocked modules-missing", "ok modules-idle"}, []string{"has no module nft_chain_nat, nft_ct"}},
 		{"modules that are not known", func(f *Facts) {
-			f.Modules = NewModules(nil, nil, nil, errors.New("no such folder"))
+			f.Modules = NewModules(List{}, List{Err: errors.New("no such folder")}, List{Err: errors.New("no such folder")})
 			f.Trials["nftables"] = []Trial{{Idle: []string{"nf_tables"}}, {Family: proxy.IPv6, Idle: []string{"nf_tables"}}}
 		}, "nftables", []string{"warning kernel-untried"}, []string{"cannot be seen: whether the kernel has nf_tables: no such folder"}},
 		{"read-only settings", func(f *Facts) { f.ReadOnlySysctl = true }, "ipvs", []string{"ok ipvs-limits", "warning sysctl-read-only"}, nil},
@@ -107,6 +107,8 @@ func TestJudge(t *testing.T) {
 
 		{"no programs", func(f *Facts) { f.Programs[0].Err, f.Programs[1].Err = missing, missing6; f.Trials["iptables"] = nil }, "iptables", []string{"blocked programs-unfit"},
 			[]string{"this node has no programs of iptables: iptables-nft and ip6tables-nft cannot be run (not found); remedy: install iptables"}},
+		{"programs that were not run", func(f *Facts) { f.Programs[0].Unrun, f.Programs[1].Unrun = true, true }, "iptables", []string{"warning programs-unrun"},
+			[]string{"cannot be seen: whether the programs of iptables for IPv4 and IPv6, which are there, work"}},
 		{"no programs", func(f *Facts) { f.Programs[0].Err, f.Programs[1].Err = missing, missing6 }, "nftables", nil, []string{"mode nftables runs no program"}},
 		{"programs that hang", func(f *Facts) {
 			f.Programs[1].Err = &iptables.Error{Program: "/sbin/ip6tables", Kind: iptables.TimedOut, Err: errors.New("no answer within 5s")}

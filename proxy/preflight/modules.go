@@ -3,6 +3,7 @@ package preflight
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"path"
 	"slices"
 	"strings"
@@ -17,9 +18,11 @@ type Modules struct {
 	// Monolithic: the kernel has no modules. Which parts it was built with only a trial tells.
 	Monolithic bool
 	// Locked: no further module can be loaded (sysctl kernel.modules_disabled).
-	Locked                  bool
+	Locked bool
+
 	loaded, builtin, onDisk map[string]bool
-	unread                  error // why the lists of built-in ones and of those on disk are not known
+	// unread is why it is not known which can be loaded, builtinUnread why it is not known which are built in; nil if that is known.
+	unread, builtinUnread error
 }
 
 // Presence is where a module is.
@@ -34,10 +37,15 @@ const (
 	Loadable
 )
 
-// NewModules reads the contents of /proc/modules, and of modules.builtin and modules.dep; unread says why the latter two are missing, nil if they are
-// not.
-func NewModules(loaded, builtin, dep []byte, unread error) Modules {
-	return Modules{loaded: names(loaded, " "), builtin: names(builtin, " "), onDisk: names(dep, ":"), unread: unread}
+// A List is the contents of a file that lists modules, or why there are none.
+type List struct {
+	Text []byte
+	Err  error
+}
+
+// NewModules reads /proc/modules, modules.builtin and modules.dep.
+func NewModules(loaded, builtin, dep List) Modules {
+	return Modules{loaded: names(loaded.Text, " "), builtin: names(builtin.Text, " "), onDisk: names(dep.Text, ":"), unread: errors.Join(loaded.Err, dep.Err), builtinUnread: builtin.Err}
 }
 
 // names returns the module that each line begins with: a name, or the path of a file that an end such as .ko.xz follows.
@@ -58,10 +66,10 @@ func (m *Modules) Of(name string) Presence {
 		return Loaded
 	case m.builtin[name]:
 		return Builtin
-	case m.Monolithic || m.unread != nil:
-		return Unknown
 	case m.onDisk[name] && !m.Locked:
 		return Loadable
+	case m.Monolithic || m.unread != nil || m.builtinUnread != nil:
+		return Unknown
 	}
 	return Absent
 }
@@ -72,7 +80,7 @@ func (m *Modules) Idle(names []string) (out []string) {
 		return nil
 	}
 	for _, name := range names {
-		if p := m.Of(name); p == Loadable || p == Unknown {
+		if p := m.Of(name); p == Loadable || p == Unknown && m.unread != nil {
 			out = append(out, name)
 		}
 	}
@@ -125,7 +133,7 @@ func needOf(m config.Mode, f proxy.Family, variant iptables.Variant, scheduler s
 		x.must = append(x.must, table+"_tables", table+"table_nat", table+"table_filter", table+"table_mangle")
 	} else {
 		x.must = append(x.must, "nf_tables", "nft_compat", "nft_chain_nat")
-		x.may = append(x.may, "nf_tables_set", "nft_counter", "nft_ct", "nft_masq", "nft_nat", "nft_limit")
+		x.may = append(x.may, "nf_tables_set", "nft_counter")
 	}
 	return x
 }

@@ -21,14 +21,15 @@ const (
 // Each module is looked for in all lists, whatever its file is compressed with.
 func TestModules(t *testing.T) {
 	names := []string{"nf_tables", "nft_ct", "dummy", "nft_numgen", "ip_vs", "ip_vs_rr"}
+	gone := errors.New("gone")
 	all := func(m Modules) (out []Presence) {
 		for _, n := range names {
 			out = append(out, m.Of(n))
 		}
 		return out
 	}
-	read := NewModules([]byte(procModules), []byte(builtinList), []byte(depList), nil)
-	locked, monolithic := read, NewModules(nil, nil, nil, nil)
+	read := NewModules(List{Text: []byte(procModules)}, List{Text: []byte(builtinList)}, List{Text: []byte(depList)})
+	locked, monolithic := read, NewModules(List{}, List{}, List{})
 	locked.Locked, monolithic.Monolithic = true, true
 	for _, test := range []struct {
 		name          string
@@ -39,8 +40,10 @@ func TestModules(t *testing.T) {
 		{"read", read, []Presence{Loaded, Loaded, Builtin, Loadable, Loadable, Absent}, []string{"nft_numgen", "ip_vs"}, []string{"ip_vs_rr"}},
 		{"no more can be loaded", locked, []Presence{Loaded, Loaded, Builtin, Absent, Absent, Absent}, nil, []string{"nft_numgen", "ip_vs", "ip_vs_rr"}},
 		{"kernel without modules", monolithic, []Presence{Unknown, Unknown, Unknown, Unknown, Unknown, Unknown}, nil, nil},
-		{"lists that cannot be read", NewModules([]byte(procModules), nil, nil, errors.New("gone")), []Presence{Loaded, Loaded, Unknown, Unknown, Unknown, Unknown},
+		{"lists that cannot be read", NewModules(List{Text: []byte(procModules)}, List{Err: gone}, List{Err: gone}), []Presence{Loaded, Loaded, Unknown, Unknown, Unknown, Unknown},
 			[]string{"dummy", "nft_numgen", "ip_vs", "ip_vs_rr"}, nil},
+		{"what is built in cannot be read", NewModules(List{Text: []byte(procModules)}, List{Err: gone}, List{Text: []byte(depList)}), []Presence{Loaded, Loaded, Unknown, Loadable, Loadable, Unknown},
+			[]string{"nft_numgen", "ip_vs"}, nil},
 	} {
 		if diff := cmp.Diff(test.want, all(test.modules)); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", test.name, diff)
