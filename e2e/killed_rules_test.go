@@ -131,10 +131,10 @@ func (c *cluster) routings() (map[place]routing, error) {
 }
 
 var (
-	frontendElement = regexp.MustCompile(`(\S+) \. (tcp|udp|sctp) \. (\d+) comment "[^"]*" : ([0-9a-f]+):([0-9a-f]+)`)
-	nodePortElement = regexp.MustCompile(`(?:\{|^)\s*(tcp|udp|sctp) \. (\d+) comment "[^"]*" : ([0-9a-f]+):([0-9a-f]+)`)
-	endpointElement = regexp.MustCompile(`([0-9a-f]+):([0-9a-f]+) \. \d+ : (\S+) \. (\d+)`)
-	dispatchElement = regexp.MustCompile(`([0-9a-f]+):([0-9a-f]+) : goto (\S+)`)
+	routedFrontend = regexp.MustCompile(`(\S+) \. (tcp|udp|sctp) \. (\d+) comment "[^"]*" : ([0-9a-f]+):([0-9a-f]+)`)
+	routedNodePort = regexp.MustCompile(`(?:\{|^)\s*(tcp|udp|sctp) \. (\d+) comment "[^"]*" : ([0-9a-f]+):([0-9a-f]+)`)
+	routedEndpoint = regexp.MustCompile(`([0-9a-f]+):([0-9a-f]+) \. \d+ : (\S+) \. (\d+)`)
+	routedClass    = regexp.MustCompile(`([0-9a-f]+):([0-9a-f]+) : goto (\S+)`)
 )
 
 // classid is a number as nft shows it, in two parts.
@@ -151,10 +151,10 @@ func parseTable(text string) (routing, error) {
 		return nil, fmt.Errorf("the table is not complete:\n%s", text)
 	}
 	endpoints, verdicts := map[uint64][]string{}, map[uint64]string{}
-	for _, m := range dispatchElement.FindAllStringSubmatch(text, -1) {
+	for _, m := range routedClass.FindAllStringSubmatch(text, -1) {
 		verdicts[classid(m[1], m[2])] = strings.TrimSuffix(m[3], ",")
 	}
-	for _, m := range endpointElement.FindAllStringSubmatch(text, -1) {
+	for _, m := range routedEndpoint.FindAllStringSubmatch(text, -1) {
 		endpoints[classid(m[1], m[2])] = append(endpoints[classid(m[1], m[2])], toEndpoint(m[3], m[4]))
 	}
 	out := routing{}
@@ -169,13 +169,13 @@ func parseTable(text string) (routing, error) {
 		}
 		return nil
 	}
-	for _, m := range frontendElement.FindAllStringSubmatch(text, -1) {
+	for _, m := range routedFrontend.FindAllStringSubmatch(text, -1) {
 		if err := lead(fmt.Sprintf("%s %s %s", m[1], m[2], m[3]), classid(m[4], m[5])); err != nil {
 			return nil, err
 		}
 	}
 	for line := range strings.Lines(text) {
-		if m := nodePortElement.FindStringSubmatch(line); m != nil {
+		if m := routedNodePort.FindStringSubmatch(line); m != nil {
 			if err := lead(fmt.Sprintf("nodeport %s %s", m[1], m[2]), classid(m[3], m[4])); err != nil {
 				return nil, err
 			}
