@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -36,6 +37,9 @@ func deleteRule(chain, part string) func(*nft) {
 	return func(n *nft) { n.run("delete", "rule", "ip", "kube-proxy", chain, "handle", n.rule(chain, part).handle) }
 }
 
+// classVerdict is what leads from a class of Services to its chain.
+var classVerdict = regexp.MustCompile(`elements = \{ (.+?) : \w+ [\w-]+`)
+
 func disruptions() []disruption {
 	v4, both := []proxy.Family{proxy.IPv4}, proxy.Families[:]
 	return []disruption{
@@ -48,6 +52,16 @@ func disruptions() []disruption {
 		{name: "add an element", do: nftLine("add element ip kube-proxy frontends { 10.96.0.77 . tcp . 80 : 10:1 }"), families: v4},
 		{name: "change an element", do: nftLine("delete element ip kube-proxy endpoints { 0:1 . 0 }; add element ip kube-proxy endpoints { 0:1 . 0 : 192.0.2.1 . 80 }"), families: v4},
 		{name: "flush a set", do: nftLine("flush set ip kube-proxy hairpin"), families: v4},
+		{name: "change a verdict", do: func(n *nft) {
+			m := classVerdict.FindStringSubmatch(n.run("list", "map", "ip", "kube-proxy", "dispatch"))
+			if m == nil {
+				n.t.Fatal("no element of the verdict map can be found")
+			}
+			n.load("delete element ip kube-proxy dispatch { " + m[1] + " }; add element ip kube-proxy dispatch { " + m[1] + " : drop }")
+		}, families: v4},
+		{name: "delete the map of affinity, with all that uses it", do: func(n *nft) {
+			n.load("flush table ip kube-proxy; flush map ip kube-proxy dispatch; delete map ip kube-proxy affinity")
+		}, families: v4},
 		{name: "flush a verdict map", do: nftLine("flush map ip kube-proxy dispatch"), families: v4},
 		{name: "insert a rule", do: nftLine("insert rule ip kube-proxy services tcp dport 80 drop"), families: v4},
 		{name: "change a policy", do: nftLine("add chain ip kube-proxy nat-prerouting { policy drop; }"), families: v4},
