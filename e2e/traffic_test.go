@@ -144,7 +144,7 @@ func TestNoSuchPort(t *testing.T) {
 		for _, origin := range row.origins {
 			for i, f := range proxy.Families {
 				for _, p := range []proxy.Protocol{proxy.TCP, proxy.UDP} {
-					if p == proxy.UDP && len(row.want.servers) > 0 {
+					if p == proxy.UDP && len(row.want.Servers) > 0 {
 						continue
 					}
 					name := fmt.Sprintf("%s/from %s/%s/%s", row.name, origin, f, p)

@@ -14,7 +14,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"turnout/proxy"
-	"turnout/proxy/proxytest/lab"
+	"turnout/proxy/proxytest/expect"
 )
 
 // situation is a Service, and what becomes of connections to each of its addresses from each origin.
@@ -116,8 +116,9 @@ func TestAffinity(t *testing.T) {
 	s.follow()
 	servers := func(f proxy.Family) map[string]bool {
 		seen := map[string]bool{}
-		for range attempts {
-			got := dial(s.Host(localPod), proxy.TCP, s.clusterIP(service, f), s.addr(localPod, f, 0), lab.Connected, patiently)
+		p := s.probeOf(probe{from: localPod, protocol: proxy.TCP, to: s.clusterIP(service, f)})
+		for range expect.Attempts {
+			got := p.Dial(expect.Patiently)
 			if got.Server == "" {
 				t.Fatal(got)
 			}

@@ -1,0 +1,2 @@
+// Package expect says what must become of connections in a lab, and finds out.
+package expect
