@@ -134,7 +134,7 @@ func (d *daemon) tellMode(ctx context.Context) {
 	}
 	logger.Info("Proxy mode", "mode", c.cfg.Mode, "reason", c.reason, "lacks", c.lacks)
 	if change := before != nil && before != string(c.cfg.Mode); change || c.reason != metrics.ModeByConfiguration && c.reason != metrics.ModeByDefault {
-		d.feed.nodeEvent(nodeEvent{v1.EventTypeNormal, reasonMode, "ChooseProxyMode", note})
+		d.feed.nodeEvent(nodeEvent{v1.EventTypeNormal, reasonMode, modeAction(c.cfg.Mode), note})
 	}
 }
 
@@ -142,18 +142,31 @@ func (d *daemon) tellMode(ctx context.Context) {
 func (d *daemon) refuseLabel(ctx context.Context, label string, err error) {
 	if why := label + ": " + err.Error(); why != d.course.refused {
 		d.course.refused = why
-		d.refuseMode(ctx, err)
+		stays := "the mode of the configuration is taken"
+		if d.course.engine != nil {
+			stays = "the mode stays " + string(d.course.cfg.Mode)
+		}
+		asked, _ := config.ParseAsked(label)
+		klog.FromContext(ctx).Error(err, "The mode cannot be changed", "instead", stays)
+		d.feed.nodeEvent(nodeEvent{v1.EventTypeWarning, reasonModeRefused, modeAction(asked), fmt.Sprintf("%s: %v", stays, err)})
 	}
 }
 
-// refuseMode reports a mode that cannot be had.
-func (d *daemon) refuseMode(ctx context.Context, err error) {
-	stays := "the mode of the configuration is taken"
-	if d.course.engine != nil {
-		stays = "the mode stays " + string(d.course.cfg.Mode)
+// modeAction is the action of events about a mode, "" if it is none. Of events that have nothing else but their notes of their own, only the first one's
+// note is kept, and that of another mode would be wrong.
+func modeAction(m config.Mode) string {
+	switch m {
+	case config.NFTables:
+		return "UseNftables"
+	case config.IPTables:
+		return "UseIptables"
+	case config.IPVS:
+		return "UseIPVS"
+	case config.Auto:
+		return "UseFirstMode"
+	default:
+		return "ChooseProxyMode"
 	}
-	klog.FromContext(ctx).Error(err, "The mode cannot be changed", "instead", stays)
-	d.feed.nodeEvent(nodeEvent{v1.EventTypeWarning, reasonModeRefused, "ChooseProxyMode", fmt.Sprintf("%s: %v", stays, err)})
 }
 
 // watch has changes that others make be noticed in the mode in use, until another takes its place.
