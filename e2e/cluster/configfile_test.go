@@ -1,10 +1,8 @@
 package cluster
 
 import (
-	"strings"
 	"testing"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	proxyconfig "k8s.io/kube-proxy/config/v1alpha1"
 
 	"turnout/e2e/cluster/plane"
@@ -26,19 +24,6 @@ func TestConfigFile(t *testing.T) {
 	} {
 		_, err := c.plane.ProxyConfig("config.conf", kubeconfig, row.edit)
 		must(t, err)
-		eventually(t, "there is an event "+row.reason, func() string {
-			events, err := c.plane.Admin.EventsV1().Events("").List(c.ctx, metav1.ListOptions{})
-			must(t, err)
-			var notes []string
-			for _, e := range events.Items {
-				if e.Regarding.Kind == "Node" && e.Regarding.Name == c.Cluster.Node && e.Type == row.kind && e.Reason == row.reason {
-					notes = append(notes, e.Note)
-				}
-			}
-			if all := strings.Join(notes, "\n"); !strings.Contains(all, row.notes) {
-				return "notes: " + all
-			}
-			return ""
-		})
+		c.nodeEvent(t, row.kind, row.reason, row.notes)
 	}
 }
