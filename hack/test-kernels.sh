@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
 # Runs the tests that need a kernel on kernels other than this machine's, in virtual machines (hack/vm.sh), one after the other. With
 # SHORT=1 only the most telling part, on one kernel. KERNELS chooses others. The last line is "N passed, N failed, N skipped", and the
-# exit status says the same.
+# exit status says the same. Where there can be no virtual machine, everything is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 slow=4 # the processor is emulated
 
 count() { grep -cE "^ *--- $1: " "$scratch/log" || true; }
+
+skip() { # KERNEL NAME WHY
+  skipped=$((skipped + 1))
+  printf '%-7s %-32s skipped: %s\n' "$1" "$2" "$3"
+}
 
 # run NAME KERNEL SECONDS [vm.sh option...] -- PROGRAM [ARG...]
 run() {
@@ -19,62 +24,104 @@ run() {
   shift
   hack/vm.sh -k "$kernel" -t "$limit" "${options[@]}" "$@" -test.v >"$scratch/log" 2>&1 || status=$?
   if [ "$status" -eq 126 ]; then
-    skipped=$((skipped + 1))
-    printf '%-7s %-28s skipped: %s\n' "$kernel" "$name" "$(grep -E '^vm: ' "$scratch/log" | tail -n 1)"
+    skip "$kernel" "$name" "$(grep -E '^vm: ' "$scratch/log" | tail -n 1)"
     return
   fi
   lost=$(count FAIL)
   # A machine that ended without a failed test counts as one.
   [ "$status" -eq 0 ] || [ "$lost" -gt 0 ] || lost=1
   passed=$((passed + $(count PASS))) failed=$((failed + lost)) skipped=$((skipped + $(count SKIP)))
-  printf '%-7s %-28s %4d passed %3d failed %3d skipped %4ds\n' "$kernel" "$name" "$(count PASS)" "$lost" "$(count SKIP)" $((SECONDS - start))
+  printf '%-7s %-32s %4d passed %3d failed %3d skipped %4ds\n' "$kernel" "$name" "$(count PASS)" "$lost" "$(count SKIP)" $((SECONDS - start))
   if [ "$lost" -gt 0 ]; then
     grep -vE '^ *(=== |--- PASS)' "$scratch/log" | tail -n 60 || true
   fi
   sed -nE 's/^ *--- SKIP: ([^ ]+).*/        skipped \1/p' "$scratch/log"
 }
 
-# test_of PACKAGE builds the static test binary of a package.
-test_of() { CGO_ENABLED=0 nice go test -c -o "$scratch/${1//\//-}.test" "./$1"; }
+# possible tells whether there can be a machine with the kernel.
+possible() {
+  local status=0
+  hack/vm.sh -k "$1" -t 120 "$(type -P true)" >"$scratch/log" 2>&1 || status=$?
+  [ "$status" -ne 126 ] || skip "$1" everything "$(grep -E '^vm: ' "$scratch/log" | tail -n 1)"
+  [ "$status" -ne 126 ]
+}
+
+# build makes what runs in the machines, once.
+build() {
+  [ ! -e "$scratch/turnout" ] || return 0
+  local package
+  for package in proxy/nftables proxy/leftovers proxy/ipvs e2e; do
+    CGO_ENABLED=0 nice go test -c -o "$scratch/${package//\//-}.test" "./$package"
+  done
+  CGO_ENABLED=0 nice go build -trimpath -ldflags '-s -w' -o "$scratch/turnout" ./cmd/turnout
+}
 
 nftables() { run "mode nftables" "$1" 900 -C proxy/nftables -- "$scratch/proxy-nftables.test" -test.run "$2"; }
 
+# e2e NAME KERNEL SECONDS [vm.sh option...] -- [ARG...] runs tests of the built binary.
+e2e() {
+  local arguments=("$1" "$2" "$3" -m 3000 -C e2e -f "$scratch/turnout")
+  shift 3
+  while [ "$1" != -- ]; do arguments+=("$1"); shift; done
+  shift
+  run "${arguments[@]}" -- "$scratch/e2e.test" -binary "$scratch/turnout" -slow "$slow" -hitless.for 2s -test.timeout 30m "$@"
+}
+
 hitless() {
-  run "mode nftables, hitless" "$1" 600 -C e2e -f "$scratch/turnout" -- "$scratch/e2e.test" -test.run 'TestHitlessEndpoints|TestHitlessRebuild' \
-    -hitless.for 2s -binary "$scratch/turnout"
+  e2e "mode nftables, hitless" "$1" 900 -- -test.run 'TestHitless(Endpoints|Rebuild|Proxy)'
+  e2e "mode iptables, hitless" "$1" 900 -- -mode iptables-nft -test.run TestHitlessProxy
+}
+
+# 5.10 does not load IPVS when it is asked for its netlink family. And a network namespace that used IPVS may never end there; loading a scheduler then waits
+# for it without end.
+modules() { [ "$1" != 5.10 ] || echo -l ip_vs -l ip_vs_rr; }
+
+ipvs() {
+  local arguments=()
+  [ "$1" != 5.10 ] || arguments=(-test.skip TestKernelOptions)
+  # shellcheck disable=SC2046
+  run "mode ipvs" "$1" 900 $(modules "$1") -- "$scratch/proxy-ipvs.test" -test.run "$2" "${arguments[@]}"
+}
+
+# traffic KERNEL ARG... sends packets through the built binary in mode ipvs.
+traffic() {
+  # shellcheck disable=SC2046
+  e2e "mode ipvs, traffic" "$1" 1800 $(modules "$1") -- -mode ipvs "${@:2}"
+}
+
+switches() {
+  # shellcheck disable=SC2046
+  e2e "changes to mode ipvs and from it" "$1" 1200 $(modules "$1") -- -test.run "$2"
 }
 
 leftovers() {
   run "leftovers of other modes" "$1" 600 -l ip_vs -- "$scratch/proxy-leftovers.test" -test.skip 'TestKernelRemoveMany|TestKernelRemoveBeside'
 }
 
-# 5.10 does not load IPVS when it is asked for its netlink family. And a network namespace that used IPVS may never end there; loading a scheduler then waits
-# for it without end.
-ipvs() {
-  local options=() arguments=()
-  [ "$1" != 5.10 ] || { options=(-l ip_vs) arguments=(-test.skip TestKernelOptions); }
-  run "mode ipvs" "$1" 900 "${options[@]}" -- "$scratch/proxy-ipvs.test" -test.run "$2" "${arguments[@]}"
+short() {
+  nftables "$1" 'TestKernelWalk|TestKernelGate'
+  ipvs "$1" 'TestKernelHeal|TestKernelGraceful'
+  leftovers "$1"
+  traffic "$1" -test.run '^(TestTraffic|TestHairpin|TestStop|TestAffinityOff)$'
+  switches "$1" '^TestSwitchIPVS$'
 }
 
-test_of proxy/nftables
-test_of proxy/leftovers
-test_of proxy/ipvs
-if [ -n "${SHORT:-}" ]; then
-  for kernel in ${KERNELS:-6.1}; do
-    nftables "$kernel" 'TestKernelWalk|TestKernelGate'
-    ipvs "$kernel" 'TestKernelHeal|TestKernelGraceful'
-    leftovers "$kernel"
-  done
-else
-  test_of e2e
-  CGO_ENABLED=0 nice go build -trimpath -o "$scratch/turnout" ./cmd/turnout
-  for kernel in ${KERNELS:-5.10 6.1 6.12 newest}; do
-    nftables "$kernel" Kernel
-    hitless "$kernel"
-    ipvs "$kernel" Kernel
-    [ "$kernel" != 6.1 ] || leftovers "$kernel"
-  done
-fi
+full() {
+  nftables "$1" Kernel
+  hitless "$1"
+  ipvs "$1" Kernel
+  [ "$1" != 6.1 ] || leftovers "$1"
+  traffic "$1" -traffic
+  switches "$1" TestSwitchIPVS
+}
+
+kernels=${KERNELS:-5.10 6.1 6.12 newest}
+[ -z "${SHORT:-}" ] || kernels=${KERNELS:-6.1}
+for kernel in $kernels; do
+  possible "$kernel" || continue
+  build
+  if [ -n "${SHORT:-}" ]; then short "$kernel"; else full "$kernel"; fi
+done
 
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

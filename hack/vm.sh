@@ -128,7 +128,8 @@ INIT
   rm -rf "$root" "$release" "$scratch/packages"
 }
 
-missing=$("$(dirname "$0")"/packages.sh qemu-system-x86_64=qemu-system-x86 cpio=cpio depmod=kmod ipvsadm=ipvsadm nft=nftables ip=iproute2)
+missing=$("$(dirname "$0")"/packages.sh qemu-system-x86_64=qemu-system-x86 cpio=cpio depmod=kmod ipvsadm=ipvsadm nft=nftables ip=iproute2 \
+  iptables-nft=iptables ipset=ipset conntrack=conntrack)
 for tool in qemu-system-x86_64 cpio depmod; do
   command -v "$tool" >/dev/null || { echo "vm: $tool is missing: $missing" >&2; exit 126; }
 done
@@ -162,9 +163,10 @@ for _ in 1 2 3; do
     -chardev stdio,id=output,signal=off -serial chardev:output -serial "file:$scratch/status" </dev/null || ended=$?
   [ "$ended" -eq 0 ] && [ ! -s "$scratch/console" ] && [ ! -s "$scratch/status" ] || break
 done
-status=$(tr -dc '0-9' <"$scratch/status" 2>/dev/null || true)
+status=$({ cat "$scratch/status" 2>/dev/null || true; } | tr -dc '0-9')
 [ -z "$status" ] || exit "$status"
+[ "$ended" -ne 126 ] && [ "$ended" -ne 127 ] || { echo "vm: qemu-system-x86_64 cannot be run here" >&2; exit 126; }
 echo "vm: no exit status (qemu: $ended); the last of the machine's console:" >&2
-tail -n 40 "$scratch/console" >&2
+tail -n 40 "$scratch/console" >&2 || true
 [ "$ended" -ne 124 ] || exit 124
 exit 125
