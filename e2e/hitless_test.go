@@ -53,7 +53,7 @@ func startLoad(t *testing.T, host *lab.Host, p proxy.Protocol, to netip.AddrPort
 		}
 	}
 	if o.Timeout == 0 {
-		o.Timeout = longTimeout
+		o.Timeout = longTimeout * time.Duration(*slow)
 	}
 	o.Attempts = 1 << 30
 	go func() { l.done <- host.Load(ctx, p, to, o) }()

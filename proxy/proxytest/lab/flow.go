@@ -54,7 +54,7 @@ func (r FlowReport) String() string {
 
 // flowPatience is how long a TCP flow waits for one answer: longer than some retransmissions, as a lost segment breaks none, and than an emulated machine
 // may pause.
-const flowPatience = 8 * time.Second
+const flowPatience = 20 * time.Second
 
 // Flow opens a TCP or UDP flow to a server of the lab and sends a number every interval, until Stop. The error is that of
 // opening a TCP connection.
