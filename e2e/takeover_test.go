@@ -176,7 +176,7 @@ func (c *cluster) leftOf(from, to string) string {
 			everything += c.try("ip", "link") + c.try("ipvsadm", "-Ln")
 		}
 	}
-	for _, trace := range []string{"AAAAAAAAAAAAAAAA", "service-ips", "KUBE-IPVS", "KUBE-LOAD-BALANCER", "KUBE-6-", "KUBE-CLUSTER-IP", "kube-ipvs0", c.webVIP(proxy.IPv4).String() + " rr"} {
+	for _, trace := range []string{"AAAAAAAAAAAAAAAA", "firewall-ips", "KUBE-IPVS", "KUBE-LOAD-BALANCER", "KUBE-6-", "KUBE-CLUSTER-IP", "kube-ipvs0", c.webVIP(proxy.IPv4).String() + " rr"} {
 		if strings.Contains(everything, trace) {
 			return trace
 		}
