@@ -65,18 +65,43 @@ func (r *Reader) Rules(table, chain string) ([]Rule, error) {
 
 // Delete removes rules by their handles, all in one transaction.
 func (r *Reader) Delete(rules ...Rule) error {
+	return commit(r, "delete", "rules", rules, func(c *lib.Conn, rule Rule) error {
+		t, x := r.chain(rule.Table, rule.Chain)
+		return c.DelRule(&lib.Rule{Table: t, Chain: x, Handle: rule.Handle})
+	})
+}
+
+// Empty removes the rules of chains, all in one transaction.
+func (r *Reader) Empty(chains ...Chain) error {
+	return commit(r, "empty", "chains", chains, func(c *lib.Conn, chain Chain) error {
+		_, x := r.chain(chain.Table, chain.Name)
+		c.FlushChain(x)
+		return nil
+	})
+}
+
+// DeleteChains removes chains that are empty and to which no rule leads, all in one transaction.
+func (r *Reader) DeleteChains(chains ...Chain) error {
+	return commit(r, "delete", "chains", chains, func(c *lib.Conn, chain Chain) error {
+		_, x := r.chain(chain.Table, chain.Name)
+		c.DelChain(x)
+		return nil
+	})
+}
+
+// commit does the same with all of a list in one transaction.
+func commit[T any](r *Reader, verb, what string, list []T, do func(*lib.Conn, T) error) error {
 	c, err := lib.New()
 	if err != nil {
 		return fmt.Errorf("open a netlink socket: %w", err)
 	}
-	for _, rule := range rules {
-		t, x := r.chain(rule.Table, rule.Chain)
-		if err := c.DelRule(&lib.Rule{Table: t, Chain: x, Handle: rule.Handle}); err != nil {
-			return fmt.Errorf("delete a rule of chain %s of table %s for %s: %w", rule.Chain, rule.Table, r.family, err)
+	for _, x := range list {
+		if err := do(c, x); err != nil {
+			return fmt.Errorf("%s one of %d %s for %s: %w", verb, len(list), what, r.family, err)
 		}
 	}
 	if err := c.Flush(); err != nil {
-		return fmt.Errorf("delete %d rules for %s: %w", len(rules), r.family, err)
+		return fmt.Errorf("%s %d %s for %s: %w", verb, len(list), what, r.family, err)
 	}
 	return nil
 }
