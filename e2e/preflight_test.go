@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 	"strings"
 	"testing"
 
-	"turnout/proxy"
 	"turnout/proxy/proxytest"
 )
 
@@ -52,7 +50,9 @@ func here(t *testing.T, command string) string {
 	if _, err := exec.LookPath(words[0]); err != nil {
 		t.Skipf("needs the command %s: %v", words[0], err)
 	}
-	out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE="+os.DevNull) // the namespace is the test's own, and the lock is not
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", command, err, out)
 	}
@@ -72,7 +72,7 @@ func nodeDump(t *testing.T) string {
 	}
 	slices.Sort(names)
 	dump := here(t, "nft -a list ruleset") + here(t, "iptables-legacy-save") + here(t, "ip6tables-legacy-save") + here(t, "ip -o link") +
-		here(t, "sysctl net.ipv4 net.ipv6") + here(t, "cat /proc/net/ip_tables_names /proc/net/ip6_tables_names")
+		here(t, "sysctl net.ipv4.ip_forward net.ipv4.conf net.ipv6.conf.all.forwarding") + here(t, "cat /proc/net/ip_tables_names /proc/net/ip6_tables_names")
 	return comments.ReplaceAllString(dump, "") + strings.Join(names, "\n")
 }
 
@@ -233,30 +233,4 @@ func TestPreflightBesideProxy(t *testing.T) {
 	if got := c.onNode("preflight", "--to=nftables"); got.code != 0 || !strings.Contains(got.stdout, "a proxy runs in mode nftables") {
 		t.Errorf("%+v", got)
 	}
-}
-
-// Before the way back to a kube-proxy that knows no tables of nftables, cleanup removes them: then its rules alone decide.
-func TestDowngrade(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t)
-	n := newNft(t, c.Node())
-	c.serve(c.allPods()...)
-	web := newService(1, "web")
-	c.set(c.with(web, on("pod-2"))...)
-	p := c.start()
-	to := c.of(web, proxy.LoadBalancerIP)
-	c.probe(t, c.bothFamilies("Turnout", client{Host: c.Client()}, to, masqueraded("pod-2"))...)
-	p.stop()
-	before := n.run("list", "tables")
-	if got := c.onNode("cleanup", "--mode=nftables"); got.code != 0 || got.stdout != "removed table: ip kube-proxy\nremoved table: ip6 kube-proxy\n" {
-		t.Errorf("%+v, of:\n%s", got, before)
-	}
-	if left := n.run("list", "tables"); strings.Contains(left, "kube-proxy") {
-		t.Errorf("left: %s", left)
-	}
-	for _, f := range proxy.Families {
-		loadIptables(t, c.Node(), f, strings.NewReplacer("$VIP", to(f).Addr().String(), "$PORT", fmt.Sprint(to(f).Port()), "$CLUSTERIP", c.of(web, proxy.ClusterIP)(f).Addr().String(),
-			"$TARGET", netip.AddrPortFrom(c.Host("pod-4").Addr(f), endpointPort).String()).Replace(iptablesRules))
-	}
-	c.probe(t, c.bothFamilies("kube-proxy", client{Host: c.Client()}, to, masqueraded("pod-4"))...)
 }

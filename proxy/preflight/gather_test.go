@@ -1,6 +1,7 @@
 package preflight
 
 import (
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 
 	"turnout/proxy"
 	"turnout/proxy/config"
+	"turnout/proxy/iptables/nfacct"
 	"turnout/proxy/nftables/compat"
 	"turnout/proxy/proxytest"
 )
@@ -27,7 +29,9 @@ func run(t *testing.T, command string) string {
 	if _, err := exec.LookPath(words[0]); err != nil {
 		t.Skipf("needs %s: %v", words[0], err)
 	}
-	out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE="+os.DevNull) // the namespace is the test's own, and the lock is not
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", command, err, out)
 	}
@@ -115,6 +119,22 @@ func TestKernelTrials(t *testing.T) {
 	})
 }
 
+// Packet counters are read if there are any.
+func TestKernelCounted(t *testing.T) {
+	proxytest.InNamespace(t, func() {
+		if f := gather(t, Options{Modes: []config.Mode{}}); len(f.Counted) > 0 || len(f.Unseen) > 0 {
+			t.Errorf("without counters: %v, %v", f.Counted, f.Unseen)
+		}
+		if err := nfacct.Ensure(invalidCounter); err != nil {
+			t.Skipf("the kernel has no packet counters: %v", err)
+		}
+		f := gather(t, Options{Modes: []config.Mode{}})
+		if n, ok := f.Counted[invalidCounter]; !ok || n != 0 || len(f.Counted) != 1 {
+			t.Errorf("%v, %v; want only %s", f.Counted, f.Unseen, invalidCounter)
+		}
+	})
+}
+
 // Programs that do not work are told by kind.
 func TestKernelPrograms(t *testing.T) {
 	shim := func(t *testing.T, script string) string {
@@ -161,6 +181,11 @@ func TestRunning(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(answer)) }))
 	defer server.Close()
 	at := netip.MustParseAddrPort(server.Listener.Addr().String())
+	if c, err := net.Dial("tcp", at.String()); err != nil {
+		t.Skipf("needs a loopback interface that is up: %v", err)
+	} else if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
 	for _, want := range []string{"iptables", "", ""} {
 		g := &gatherer{Options: Options{Metrics: at}, facts: &Facts{}}
 		g.running(t.Context())
