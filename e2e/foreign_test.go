@@ -50,11 +50,13 @@ func TestForeignPrograms(t *testing.T) {
 		})
 		unchanged("after the start of mode "+mode, mode)
 		c.reachable("in mode " + mode)
-		for _, pod := range []string{"pod-3", "pod-4", "pod-5"} {
-			c.set(c.stock(pod)...)
-			p.follow()
+		if i < 3 {
+			for _, pod := range []string{"pod-3", "pod-4", "pod-5"} {
+				c.set(c.stock(pod)...)
+				p.follow()
+			}
+			unchanged("after three syncs in mode "+mode, mode)
 		}
-		unchanged("after three syncs in mode "+mode, mode)
 		if i == 0 {
 			if diff := cmp.Diff(listings, c.listings()); diff != "" {
 				t.Errorf("what iptables-nft lists, with mode nftables running (-before +now):\n%s", diff)
