@@ -118,6 +118,8 @@ func exported(t *testing.T) map[string][]string {
 		m.SyncSucceeded(f, testTime)
 	}
 	m.ConfigFileUsed()
+	m.ModeIs("iptables", metrics.ModeByLabel)
+	m.TablesRead(proxy.IPv4, map[string][]string{"nat": nil})
 	families, err := legacyregistry.DefaultGatherer.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -41,6 +41,7 @@ var elsewhere = map[string]string{
 	"kind ":                  "needs Docker and kind; the tests of e2e/kind hold the commands",
 	"kubectl get -o yaml":    "names the form of manifests",
 	"turnout config convert": "names a command that migrate.md has with its arguments",
+	"turnout preflight":      "names a command, or needs jq",
 }
 
 // admin is who runs the commands.
@@ -70,7 +71,7 @@ func TestCommands(t *testing.T) {
 		do   func(*walk)
 	}{
 		{"before", (*walk).before}, {"node by node", (*walk).staged}, {"a running cluster", (*walk).patched}, {"without kube-proxy", (*walk).alone},
-		{"troubleshooting", (*walk).trouble}, {"monitoring", (*walk).monitoring}, {"kind", (*walk).kind}, {"no proxy", (*walk).cleanup},
+		{"from mode to mode", (*walk).modes}, {"troubleshooting", (*walk).trouble}, {"monitoring", (*walk).monitoring}, {"kind", (*walk).kind}, {"no proxy", (*walk).cleanup},
 		{"no cluster", (*walk).manifests},
 	} {
 		if !t.Run(step.name, func(t *testing.T) {
@@ -169,16 +170,22 @@ func (w *walk) before() {
 	w.run(migrate, "kubectl -n kube-system get configmap")
 	w.run(migrate, "turnout config check")
 	w.run(migrate, "turnout config convert")
-	w.asked("turnout preflight --to nftables", "mode nftables: ")
-	w.asked("turnout preflight --to iptables", "mode iptables: ")
+	w.run(configuration, "kubectl -n kube-system get configmap")
+	w.run(configuration, "turnout config check -f config.conf  ")
+	w.run(configuration, "turnout config check -f config.conf --mode nftables")
+	w.run(configuration, "turnout config convert")
+	w.run(configuration, "turnout --help")
+	w.asked(migrate, "turnout preflight --to nftables", "mode nftables: ")
+	w.asked(migrate, "turnout preflight --to iptables", "mode iptables: ")
+	w.asked(preflight, "turnout preflight --to nftables --config", "mode nftables: ")
 	w.run(readme, "turnout config check", "FILE", "config.conf")
 	w.run(troubleshoot, "turnout config check", "FILE", "config.conf")
 	w.run(install, "turnout config check", "check", "check -f config.conf")
 }
 
 // asked has preflight say something about the node. Warnings, which make the exit code 1, depend on the machine.
-func (w *walk) asked(command, says string) {
-	out, _ := w.try(migrate, command)
+func (w *walk) asked(page, command, says string) {
+	out, _ := w.try(page, command)
 	w.expect(out, says)
 	if strings.Contains(out, "  blocked  ") {
 		w.t.Errorf("%s: blocked", command)
@@ -250,6 +257,17 @@ func (w *walk) alone() {
 	w.run(install, "kubectl -n kube-system rollout status daemonset turnout")
 	w.images(image, image)
 	w.run(install, "kubectl apply -k .") // once more, it changes nothing
+}
+
+// modes has a node take its mode from a label, and again from the configuration.
+func (w *walk) modes() {
+	w.run(migrate, "kubectl label node $NODE turnout/proxy-mode=nftables")
+	w.becomes(func() (string, error) {
+		return w.try(migrate, "kubectl get events --field-selector involvedObject.kind=Node,involvedObject.name=$NODE")
+	}, "ProxyModeChosen", "mode nftables (node_label)")
+	w.expect(w.run(migrate, "curl localhost:10249/proxyMode")+w.run(troubleshoot, "curl localhost:10249/proxyMode"), "nftables")
+	w.run(migrate, "kubectl label node $NODE turnout/proxy-mode-")
+	w.run(migrate, "kubectl label nodes --all turnout/proxy-mode-")
 }
 
 // trouble looks at what the page names, with a Service of which something is wrong.
