@@ -100,14 +100,17 @@ func (c *cluster) leave(mode string) {
 	}
 }
 
-// ipvsLeftovers are what kube-proxy makes in mode ipvs for one load-balancer address, $S being in the names of sets for IPv6.
-const ipvsLeftovers = `
+// ipvsServers and ipvsRules are what kube-proxy makes in mode ipvs for one load-balancer address, $S being in the names of sets for IPv6.
+const ipvsServers = `
 ip link show kube-ipvs0 >/dev/null 2>&1 || ip link add kube-ipvs0 type dummy
 ip address add $VIP/$BITS dev kube-ipvs0 $NODAD
 ipvsadm -A -t $AT -s rr
 ipvsadm -a -t $AT -r $TARGET -m
 ipvsadm --set 900 1 300
 sysctl -qw net.ipv4.vs.conntrack=1
+`
+
+const ipvsRules = `
 ipset create KUBE-$SLOOP-BACK hash:ip,port,ip family $FAMILY
 ipset create KUBE-$SLOAD-BALANCER hash:ip,port family $FAMILY
 ipset create KUBE-$SCLUSTER-IP hash:ip,port family $FAMILY
@@ -153,13 +156,19 @@ func (c *cluster) leaveIPVS(f proxy.Family, target netip.AddrPort) {
 			c.t.Skipf("needs the command %s: %v", name, err)
 		}
 	}
+	c.shIPVS(ipvsServers+ipvsRules, f, target)
+}
+
+// shIPVS has a shell make some of it.
+func (c *cluster) shIPVS(text string, f proxy.Family, target netip.AddrPort) {
+	c.t.Helper()
 	to := c.webVIP(f)
-	text := strings.NewReplacer("$VIP", to.Addr().String(), "$BITS", fmt.Sprint(to.Addr().BitLen()), "$AT", to.String(), "$TARGET", target.String(),
+	text = strings.NewReplacer("$VIP", to.Addr().String(), "$BITS", fmt.Sprint(to.Addr().BitLen()), "$AT", to.String(), "$TARGET", target.String(),
 		"$PORT", fmt.Sprint(to.Port()), "$RESTORE", map[proxy.Family]string{proxy.IPv4: "iptables-nft-restore", proxy.IPv6: "ip6tables-nft-restore"}[f],
 		"$FAMILY", map[proxy.Family]string{proxy.IPv4: "inet", proxy.IPv6: "inet6"}[f], "$NODAD", map[proxy.Family]string{proxy.IPv6: "nodad"}[f],
-		"$S", map[proxy.Family]string{proxy.IPv6: "6-"}[f]).Replace(ipvsLeftovers)
+		"$S", map[proxy.Family]string{proxy.IPv6: "6-"}[f]).Replace(text)
 	if out := c.try("sh", "-ec", text); out != "" {
-		c.t.Fatalf("leave what kube-proxy makes in mode ipvs: %s", out)
+		c.t.Fatalf("make what kube-proxy makes in mode ipvs: %s", out)
 	}
 }
 
