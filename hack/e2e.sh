@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/sbin:/sbin
 binary=$(realpath "${BINARY:-bin/turnout}")
 
-hack/packages.sh nft=nftables conntrack=conntrack curl=curl
+hack/packages.sh nft=nftables iptables=iptables conntrack=conntrack curl=curl
 hack/e2e-programs.sh || { echo "the control plane could not be built"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 folder=$(realpath "${E2E_BIN:-bin/e2e}")
 

@@ -53,7 +53,7 @@ func TestCommands(t *testing.T) {
 	if *binaryFlag == "" {
 		t.Skip("no -binary given")
 	}
-	for _, program := range []string{"bash", "curl", "sed", "nft", "conntrack", "unshare", "setpriv"} {
+	for _, program := range []string{"bash", "curl", "sed", "nft", "iptables", "conntrack", "unshare", "setpriv"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Skipf("the commands need %s: %v", program, err)
 		}

@@ -17,15 +17,19 @@ import (
 
 // readme and the other pages whose commands are run.
 const (
-	readme       = "README.md"
-	install      = "docs/install.md"
-	migrate      = "docs/migrate.md"
-	troubleshoot = "docs/troubleshoot.md"
+	readme        = "README.md"
+	install       = "docs/install.md"
+	migrate       = "docs/migrate.md"
+	troubleshoot  = "docs/troubleshoot.md"
+	configuration = "docs/configuration.md"
+	preflight     = "docs/preflight.md"
 )
 
 // programs are the words that commands of the pages begin with; in text, code that begins otherwise is no command.
-var programs = []string{"ansible-playbook", "bin/turnout", "cd", "conntrack", "curl", "docker", "e2e/kind/run.sh", "kind", "kubectl", "make", "nft", "NODE=worker-1", "sed",
-	"sudo", "turnout"}
+var programs = []string{
+	"ansible-playbook", "bin/turnout", "cd", "conntrack", "curl", "docker", "e2e/kind/run.sh", "ipset", "iptables", "iptables-save", "ipvsadm", "kind", "kubectl",
+	"make", "modprobe", "nft", "NODE=worker-1", "sed", "sudo", "turnout",
+}
 
 // page is one of the pages, with the commands that it has, in their order, and the YAML files that it shows.
 type page struct {
@@ -113,7 +117,7 @@ type shell struct {
 func newShell(t *testing.T, host *lab.Host, env ...string) *shell {
 	t.Helper()
 	s := &shell{t: t, host: host, env: append(os.Environ(), env...), ran: map[string]bool{}, pages: map[string]*page{}}
-	for _, name := range []string{readme, install, migrate, troubleshoot} {
+	for _, name := range []string{readme, install, migrate, troubleshoot, configuration, preflight} {
 		s.pages[name] = readPage(t, name)
 	}
 	return s
