@@ -15,7 +15,7 @@ var binaryFlag = flag.String("binary", "", "the turnout binary to test; built fr
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	patience *= time.Duration(*slow)
+	patience, *hitlessFor = patience*time.Duration(*slow), *hitlessFor*time.Duration(*slow)
 	if *trafficFlag {
 		if err := flag.Set("test.run", "^("+trafficTests+")$"); err != nil {
 			panic(err)

@@ -10,7 +10,7 @@ import (
 	"turnout/proxy/proxytest/lab"
 )
 
-// slow is for machines such as those that emulate their processor: waits are as many times longer, and as many times fewer packets are under way at
+// slow is for machines such as those that emulate their processor: waits and loads last as many times longer, and as many times fewer packets are under way at
 // the same time.
 var slow = flag.Int("slow", 1, "how many times slower this machine is than one on which the tests take the time that they should")
 

@@ -50,7 +50,7 @@ possible() {
 build() {
   [ ! -e "$scratch/turnout" ] || return 0
   local package
-  for package in proxy/nftables proxy/leftovers proxy/ipvs e2e; do
+  for package in proxy/nftables proxy/leftovers proxy/ipvs proxy/preflight e2e; do
     CGO_ENABLED=0 nice go test -c -o "$scratch/${package//\//-}.test" "./$package"
   done
   CGO_ENABLED=0 nice go build -trimpath -ldflags '-s -w' -o "$scratch/turnout" ./cmd/turnout
@@ -64,7 +64,7 @@ e2e() {
   shift 3
   while [ "$1" != -- ]; do arguments+=("$1"); shift; done
   shift
-  run "${arguments[@]}" -- "$scratch/e2e.test" -binary "$scratch/turnout" -slow "$slow" -hitless.for 2s -test.timeout 30m "$@"
+  run "${arguments[@]}" -- "$scratch/e2e.test" -binary "$scratch/turnout" -slow "$slow" -test.timeout 30m "$@"
 }
 
 hitless() {
@@ -98,7 +98,21 @@ leftovers() {
   run "leftovers of other modes" "$1" 600 -l ip_vs -- "$scratch/proxy-leftovers.test" -test.skip 'TestKernelRemoveMany|TestKernelRemoveBeside'
 }
 
+# preflight KERNEL looks at a node whose kernel has loaded nothing yet, which it must leave so; preflight_loaded at one
+# that has loaded everything, so that modes are tried.
+preflight() { run "preflight" "$1" 300 -- "$scratch/proxy-preflight.test" -test.run Kernel; }
+
+preflight_loaded() {
+  local module options=()
+  for module in nft_{chain_nat,ct,masq,nat,numgen,reject_ipv4,reject_ipv6,fib_ipv4,fib_ipv6,compat} ip_vs ip_vs_rr dummy \
+    xt_{comment,conntrack,addrtype,statistic,recent,mark,nat,MASQUERADE,tcpudp,sctp,nfacct} ipt_REJECT ip6t_REJECT nfnetlink_acct; do
+    options+=(-l "$module")
+  done
+  run "preflight, modules loaded" "$1" 300 "${options[@]}" -- "$scratch/proxy-preflight.test" -test.run 'Kernel(ReadOnly|Trials)'
+}
+
 short() {
+  preflight "$1"
   nftables "$1" 'TestKernelWalk|TestKernelGate'
   ipvs "$1" 'TestKernelHeal|TestKernelGraceful'
   leftovers "$1"
@@ -107,6 +121,8 @@ short() {
 }
 
 full() {
+  preflight "$1"
+  preflight_loaded "$1"
   nftables "$1" Kernel
   hitless "$1"
   ipvs "$1" Kernel
