@@ -91,7 +91,7 @@ traffic() {
 
 switches() {
   # shellcheck disable=SC2046
-  e2e "changes to mode ipvs and from it" "$1" 1200 $(modules "$1") -- -test.run "$2"
+  e2e "mode ipvs, losses and changes" "$1" 1200 $(modules "$1") -- -test.run "$2"
 }
 
 leftovers() {
@@ -117,7 +117,7 @@ short() {
   ipvs "$1" 'TestKernelHeal|TestKernelGraceful'
   leftovers "$1"
   traffic "$1" -test.run '^(TestTraffic|TestHairpin|TestStop|TestAffinityOff)$'
-  switches "$1" '^TestSwitchIPVS$'
+  switches "$1" '^(TestHealIPVS|TestSwitchIPVS)$'
 }
 
 full() {
@@ -128,7 +128,7 @@ full() {
   ipvs "$1" Kernel
   [ "$1" != 6.1 ] || leftovers "$1"
   traffic "$1" -traffic
-  switches "$1" TestSwitchIPVS
+  switches "$1" 'Test(Heal|Switch)IPVS'
 }
 
 kernels=${KERNELS:-5.10 6.1 6.12 newest}
