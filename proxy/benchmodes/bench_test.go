@@ -11,12 +11,15 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"turnout/proxy"
 	"turnout/proxy/proxytest"
 )
 
 var (
 	sizes  = flag.String("modes.services", "1000,10000", "numbers of Services for BenchmarkModes")
+	only   = flag.String("modes.only", "", "the modes that BenchmarkModes measures, such as nftables,ipvs; all if empty")
 	rounds = flag.Int("modes.rounds", 15, "how often BenchmarkModes measures each operation")
 	limit  = flag.Duration("modes.limit", time.Minute, "for how long BenchmarkModes measures an operation in one mode at most; once at least")
 )
@@ -38,18 +41,33 @@ func operations(s *proxy.State) []operation {
 	}
 }
 
-// times are how long an operation took in one mode.
+// times are how long an operation took in one mode, and how much of the processors' time.
 type times struct {
-	each  []time.Duration
-	total time.Duration
+	each       []time.Duration
+	total, cpu time.Duration
 }
 
-func (t *times) add(d time.Duration) { t.each, t.total = append(t.each, d), t.total+d }
+func (t *times) add(took, cpu time.Duration) {
+	t.each, t.total, t.cpu = append(t.each, took), t.total+took, t.cpu+cpu
+}
 
 func (t *times) median() time.Duration { return slices.Sorted(slices.Values(t.each))[len(t.each)/2] }
 
-// BenchmarkModes measures the same operations in each mode, in turn, so that whatever else the machine does slows all of them: what counts are the ratios to mode
-// nftables. It measures as often as -modes.rounds says, whatever -benchtime is.
+func (t *times) meanCPU() time.Duration { return t.cpu / time.Duration(len(t.each)) }
+
+// used is the processors' time that this process and the programs that it ran have had. Unlike what a clock says, it does not depend on what else the machine does.
+func used() (sum time.Duration) {
+	for _, who := range [...]int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var r unix.Rusage
+		if unix.Getrusage(who, &r) == nil { // which can only fail for other arguments
+			sum += time.Duration(r.Utime.Nano() + r.Stime.Nano())
+		}
+	}
+	return sum
+}
+
+// BenchmarkModes measures the same operations in each mode, in turn, so that whatever else the machine does slows all of them: what counts are the ratios to the first
+// mode. It measures as often as -modes.rounds says, whatever -benchtime is.
 func BenchmarkModes(b *testing.B) {
 	for text := range strings.SplitSeq(*sizes, ",") {
 		n, err := strconv.Atoi(text)
@@ -59,12 +77,20 @@ func BenchmarkModes(b *testing.B) {
 		done := false
 		b.Run("services="+text, func(b *testing.B) {
 			if !done { // what a round costs is no help to find a number of rounds
-				inRooms(b.Context(), b, func(rooms []*room, missing []error) { measure(b, n, rooms, missing) })
+				inRooms(b.Context(), b, chosen(*only), func(rooms []*room, missing []error) { measure(b, n, rooms, missing) })
 			}
 			done = true
 			b.ReportMetric(0, "ns/op")
 		})
 	}
+}
+
+// chosen are the modes with these names.
+func chosen(names string) []mode {
+	if names == "" {
+		return modes
+	}
+	return slices.DeleteFunc(slices.Clone(modes), func(m mode) bool { return !slices.Contains(strings.Split(names, ","), m.name) })
 }
 
 func measure(b *testing.B, n int, rooms []*room, missing []error) {
@@ -80,14 +106,14 @@ func measure(b *testing.B, n int, rooms []*room, missing []error) {
 	fmt.Fprintf(w, "%d Services\t%s\t\n", n, strings.Join(names(rooms), "\t"))
 	first := make([]times, len(rooms))
 	for i, r := range rooms {
-		first[i].add(timed(b, r, operation{states: []*proxy.State{s}}, 0))
+		timed(b, r, operation{states: []*proxy.State{s}}, 0, &first[i])
 	}
 	row(w, "first sync, once", first)
 	for _, o := range operations(s) {
 		row(w, o.name, inTurn(b, rooms, o))
 	}
 	w.Flush()
-	b.Logf("median, and how often that of the first:\n%s", table)
+	fmt.Printf("\nMedian of the times, mean of the processors' time, and how often that of the first mode:\n%s", table) // a log of a benchmark is cut after ten lines
 }
 
 // inTurn measures an operation in all modes, round by round.
@@ -96,7 +122,7 @@ func inTurn(b *testing.B, rooms []*room, o operation) []times {
 	for round := range *rounds {
 		for i, r := range rooms {
 			if len(out[i].each) == 0 || out[i].total < *limit {
-				out[i].add(timed(b, r, o, round))
+				timed(b, r, o, round, &out[i])
 			}
 		}
 	}
@@ -108,15 +134,15 @@ func inTurn(b *testing.B, rooms []*room, o operation) []times {
 	return out
 }
 
-func timed(b *testing.B, r *room, o operation, round int) time.Duration {
+func timed(b *testing.B, r *room, o operation, round int, to *times) {
 	if o.forget {
 		r.backend.Forget()
 	}
-	start := time.Now()
+	cpu, start := used(), time.Now()
 	if err := r.apply(b.Context(), o.states[round%len(o.states)]); err != nil {
 		b.Fatal(err)
 	}
-	return time.Since(start)
+	to.add(time.Since(start), used()-cpu)
 }
 
 func names(rooms []*room) (out []string) {
@@ -128,15 +154,21 @@ func names(rooms []*room) (out []string) {
 
 func row(w *tabwriter.Writer, name string, all []times) {
 	fmt.Fprint(w, name)
-	base := all[0].median()
 	for i := range all {
-		m := all[i].median()
-		fmt.Fprintf(w, "\t%s (x %.3g)", rounded(m), float64(m)/float64(base))
+		cell(w, all[i].median(), all[0].median())
 		if n := len(all[i].each); n < *rounds && n > 1 {
 			fmt.Fprintf(w, " of %d", n)
 		}
 	}
+	fmt.Fprint(w, "\t\nprocessors")
+	for i := range all {
+		cell(w, all[i].meanCPU(), all[0].meanCPU())
+	}
 	fmt.Fprintln(w, "\t")
+}
+
+func cell(w *tabwriter.Writer, d, base time.Duration) {
+	fmt.Fprintf(w, "\t%s (x %.3g)", rounded(d), float64(d)/float64(base))
 }
 
 // rounded keeps three digits.

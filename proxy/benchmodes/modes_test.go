@@ -17,11 +17,14 @@ import (
 	"turnout/proxy/proxytest"
 )
 
-// modes are all modes, that of iptables with the programs of both variants. The others are compared with the first.
-var modes = []struct {
+// A mode is one way to program the kernel.
+type mode struct {
 	name string
 	open func(ctx context.Context) (proxy.Backend, error)
-}{
+}
+
+// modes are all modes, that of iptables with the programs of both variants. The others are compared with the first.
+var modes = []mode{
 	{"nftables", func(context.Context) (proxy.Backend, error) {
 		return nftables.New(nftables.Options{Family: proxy.IPv4})
 	}},
@@ -43,8 +46,8 @@ type room struct {
 	namespace *os.File
 }
 
-// inRooms opens each mode that the machine can have and calls fn with them; missing says why others are not there. The calling goroutine must stay on its thread.
-func inRooms(ctx context.Context, t proxytest.T, fn func(rooms []*room, missing []error)) {
+// inRooms opens those modes that the machine can have and calls fn with them; missing says why others are not there. The calling goroutine must stay on its thread.
+func inRooms(ctx context.Context, t proxytest.T, modes []mode, fn func(rooms []*room, missing []error)) {
 	var enter func(rooms []*room, missing []error, n int)
 	enter = func(rooms []*room, missing []error, n int) {
 		if n == len(modes) {
