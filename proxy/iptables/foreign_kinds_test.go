@@ -27,6 +27,7 @@ var foreignKinds = []struct {
 	{"ct mark 7 accept", false},
 	{"fib daddr type local accept", false},
 	{"log prefix vpn", false},
+	{"meta skuid 3 accept", false},
 	{"numgen random mod 2 vmap { 0 : accept, 1 : accept }", false},
 	{"meta mark 7 accept", true},
 	{"tcp dport { 22, 23 } accept", true},

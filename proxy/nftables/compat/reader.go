@@ -56,9 +56,13 @@ func (r *Reader) Rules(table, chain string) ([]Rule, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the rules of chain %s of table %s for %s: %w", chain, table, r.family, err)
 	}
+	unknown, err := r.unreadable(table, chain)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]Rule, len(rules))
 	for i, rule := range rules {
-		out[i] = ruleOf(table, chain, rule)
+		out[i] = ruleOf(table, chain, rule, unknown[rule.Handle])
 	}
 	return out, nil
 }

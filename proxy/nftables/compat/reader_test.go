@@ -118,6 +118,36 @@ func FuzzGeneration(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = generationIn(b) })
 }
 
+// The same for what packets meet that come in, where the kernel permits other expressions.
+func TestKernelStrangeInput(t *testing.T) {
+	for _, rule := range []string{
+		"socket transparent 1 accept", "ct count over 20 drop", "tcp option maxseg size 1200 accept", "tcp option maxseg size set 1200", "rt classid 1 accept",
+		"jhash ip saddr mod 2 vmap { 0 : accept, 1 : drop }", "dup to 192.0.2.1", "notrack", "ct mark set 3", "synproxy mss 1460", "osf name Linux accept", "reject",
+		"meta time < 3 accept", "log flags all", "tcp dport vmap { 1 : accept }", "return", "meta length > 100 accept", "meta protocol ip accept", "meta priority 1:2 accept",
+		"meta iiftype ether accept", "meta oiftype ether accept", "meta skuid 3 accept", "meta cpu 1 accept", "meta iifgroup 1 accept", "meta cgroup 3 accept", "meta mark set 3",
+		"meta priority set 1:2", "meta nftrace set 1", "meta l4proto tcp accept", "iif lo accept", "oif lo accept", "ip frag-off & 0x1fff != 0 accept",
+	} {
+		t.Run(rule, func(t *testing.T) {
+			t.Parallel()
+			proxytest.InNamespace(t, func() {
+				run(t, "iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT")
+				if out, err := exec.Command("nft", "add rule ip filter INPUT "+rule).CombinedOutput(); err != nil {
+					t.Skipf("this kernel, or this nft, does not know it: %v: %s", err, out)
+				}
+				rules, err := New(proxy.IPv4).Rules("filter", "INPUT")
+				if err != nil || len(rules) != 2 {
+					t.Fatalf("%v, %v", rules, err)
+				}
+				out, err := exec.Command("iptables-nft-save", "-t", "filter").CombinedOutput()
+				unreadable := err != nil || strings.Contains(string(out), "is incompatible")
+				if got := len(rules[1].Strange) > 0; got != unreadable {
+					t.Errorf("%v: want strange: %t", rules[1], unreadable)
+				}
+			})
+		})
+	}
+}
+
 // What a rule says about its author is told; a rule that says nothing is nobody's.
 func TestKernelOwner(t *testing.T) {
 	for rule, want := range map[string]string{
@@ -146,5 +176,21 @@ func TestKernelOwner(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func FuzzNames(f *testing.F) {
+	f.Add([]byte{2, 0, 0, 0, 12, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 7, 16, 0, 4, 0x80, 12, 0, 1, 0x80, 7, 0, 1, 0, 'c', 't', 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if handle, names := namesIn(b); len(b) < 24 && len(names) > 0 {
+			t.Errorf("handle %d, names %q in %d bytes", handle, names, len(b))
+		}
+	})
+}
+
+func TestNames(t *testing.T) {
+	handle, names := namesIn([]byte{2, 0, 0, 0, 12, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 7, 16, 0, 4, 0x80, 12, 0, 1, 0x80, 7, 0, 1, 0, 'c', 't', 0, 0})
+	if handle != 7 || !slices.Equal(names, []string{"ct"}) {
+		t.Errorf("handle %d, names %q", handle, names)
 	}
 }

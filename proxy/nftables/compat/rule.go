@@ -7,7 +7,6 @@ import (
 	lib "github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
-	"golang.org/x/sys/unix"
 )
 
 // Rule is a rule as the kernel has it.
@@ -19,7 +18,7 @@ type Rule struct {
 	// Comment is what its author wrote beside it with nft, "" if nothing.
 	Comment string
 	// Strange are the parts that iptables-nft does not know, by the kernel's names: with one of them, and for the whole table, its listing
-	// and saving fail, or leave out what is there.
+	// and saving fail, or leave out what is there. Fields of headers that it does not know either, such as ip dscp, are not among them.
 	Strange []string
 	// Owner is the program that names in the rule point to, "" if none do. It is a guess: the kernel does not keep who wrote a rule.
 	Owner string
@@ -44,8 +43,9 @@ func (r Rule) String() string {
 	return text
 }
 
-func ruleOf(table, chain string, r *lib.Rule) Rule {
-	out := Rule{Table: table, Chain: chain, Handle: r.Handle}
+// ruleOf makes a Rule of what the library has read; unknown are the expressions that iptables-nft does not know.
+func ruleOf(table, chain string, r *lib.Rule, unknown []string) Rule {
+	out := Rule{Table: table, Chain: chain, Handle: r.Handle, Strange: unknown}
 	out.Comment, _ = userdata.GetString(r.UserData, userdata.TypeComment)
 	for _, e := range r.Exprs {
 		if v, ok := e.(*expr.Verdict); ok && (v.Kind == expr.VerdictJump || v.Kind == expr.VerdictGoto) {
@@ -57,21 +57,4 @@ func ruleOf(table, chain string, r *lib.Rule) Rule {
 	}
 	out.Owner = out.owner(r)
 	return out
-}
-
-// strange returns the name of an expression that iptables-nft 1.8.9 cannot read, "" for others. Later versions read some more.
-func strange(e expr.Any) string {
-	switch e := e.(type) {
-	case *expr.Match, *expr.Target, *expr.Payload, *expr.Meta, *expr.Cmp, *expr.Bitwise, *expr.Counter, *expr.Immediate, *expr.Verdict,
-		*expr.Lookup, *expr.Limit:
-		return ""
-	case *expr.Log:
-		if e.Key&(1<<unix.NFTA_LOG_GROUP) != 0 { // with a group, as target NFLOG has
-			return ""
-		}
-		return "log"
-	default:
-		name := strings.TrimPrefix(fmt.Sprintf("%T", e), "*expr.")
-		return strings.ToLower(name)
-	}
 }
