@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
@@ -269,4 +270,36 @@ func reached(rules map[string][]natRule, chain string) (out []string) {
 		out = append(out, reached(rules, r.jump)...)
 	}
 	return out
+}
+
+// What TestKilledAnywhere lets pass, and what not.
+func TestKilledJudges(t *testing.T) {
+	old, next := routing{"10.96.0.1 tcp 80": {"a"}, "10.96.0.2 tcp 80": {"b"}}, routing{"10.96.0.1 tcp 80": {"c"}, "10.96.0.3 tcp 80": {"d"}}
+	half := routing{"10.96.0.1 tcp 80": {"c"}, "10.96.0.2 tcp 80": {"b"}}
+	own, other := place{"nftables", proxy.IPv4}, place{"iptables-nft", proxy.IPv4}
+	for name, row := range map[string]struct {
+		at          place
+		before, now map[place]routing
+		changing    bool
+		bad         bool
+	}{
+		"nothing done":                    {at: own, before: map[place]routing{own: old}, now: map[place]routing{own: old}},
+		"nothing there yet":               {at: own},
+		"all done":                        {at: own, before: map[place]routing{own: old}, now: map[place]routing{own: next}},
+		"half":                            {at: own, before: map[place]routing{own: old}, now: map[place]routing{own: half}, bad: true},
+		"half of a start":                 {at: own, now: map[place]routing{own: half}, bad: true},
+		"one of two changes":              {at: own, before: map[place]routing{own: old}, now: map[place]routing{own: half}, changing: true},
+		"neither":                         {at: own, before: map[place]routing{own: old}, now: map[place]routing{own: {"10.96.0.1 tcp 80": {"x"}}}, changing: true, bad: true},
+		"gone":                            {at: own, before: map[place]routing{own: old}, bad: true},
+		"the other mode stays":            {at: other, before: map[place]routing{other: old}, now: map[place]routing{other: old}},
+		"the other mode follows":          {at: other, before: map[place]routing{other: old}, now: map[place]routing{other: next, own: next}, bad: true},
+		"the other mode is replaced":      {at: other, before: map[place]routing{other: old}, now: map[place]routing{own: next}},
+		"the other mode is gone too soon": {at: other, before: map[place]routing{other: old}, bad: true},
+		"the other mode is gone for old":  {at: other, before: map[place]routing{other: old, own: old}, now: map[place]routing{own: old}, bad: true},
+	} {
+		v := &victim{mode: own.mode, before: row.before, asked: map[proxy.Family]routing{proxy.IPv4: old}, seen: map[string]int{}}
+		if err := v.judgePlace(row.at, row.now, next, row.changing); (err != nil) != row.bad {
+			t.Errorf("%s: %v, want an error: %t", name, err, row.bad)
+		}
+	}
 }

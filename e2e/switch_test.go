@@ -1,9 +1,6 @@
 package e2e
 
 import (
-	"errors"
-	"io/fs"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -12,6 +9,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
+	"turnout/proxy/ipvs/genl"
 	"turnout/proxy/proxytest/objects"
 )
 
@@ -94,7 +92,7 @@ func (c *cluster) switchable() []string {
 		}
 	}
 	modes := []string{"nftables", "iptables-nft", "iptables-legacy"}
-	if _, err := os.Stat("/proc/net/ip_vs"); !errors.Is(err, fs.ErrNotExist) {
+	if lacksIPVS() == nil {
 		modes = append(modes, "ipvs")
 	}
 	return modes
@@ -108,6 +106,15 @@ func (c *cluster) startMode(mode string) *process {
 	p := c.launchMode(mode)
 	p.follow()
 	return p
+}
+
+// lacksIPVS says why there is no IPVS, nil if there is. It has the module loaded, as a proxy would.
+func lacksIPVS() error {
+	s, err := genl.Open()
+	if err != nil {
+		return err
+	}
+	return s.Close()
 }
 
 // hintVariant makes the node one that uses a variant of iptables, or none, as kubelet tells it.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -148,7 +147,7 @@ END
 // leaveIPVS skips the test if there is no IPVS.
 func (c *cluster) leaveIPVS(f proxy.Family, target netip.AddrPort) {
 	c.t.Helper()
-	if _, err := os.Stat("/proc/net/ip_vs"); err != nil {
+	if err := lacksIPVS(); err != nil {
 		c.t.Skipf("needs a kernel with IPVS: %v", err)
 	}
 	for _, name := range []string{"ip", "ipvsadm", "ipset"} {
