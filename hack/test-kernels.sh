@@ -94,13 +94,20 @@ switches() {
   e2e "mode ipvs, losses and changes" "$1" 1200 $(modules "$1") -- -test.run "$2"
 }
 
+# kills KERNEL has the proxy killed anywhere, take over from kube-proxy, and change between all modes, with mode ipvs as one of them.
+kills() {
+  # shellcheck disable=SC2046
+  e2e "kills and changes, all modes" "$1" 2400 $(modules "$1") -- -killed.times 30 \
+    -test.run '^(TestSwitchModes|TestSwitchBack|TestTakeOverEach|TestMixedModes|TestKilledAnywhere)$'
+}
+
 leftovers() {
   run "leftovers of other modes" "$1" 600 -l ip_vs -- "$scratch/proxy-leftovers.test" -test.skip 'TestKernelRemoveMany|TestKernelRemoveBeside'
 }
 
 # preflight KERNEL looks at a node whose kernel has loaded nothing yet, which it must leave so; preflight_loaded at one
 # that has loaded everything, so that modes are tried.
-preflight() { run "preflight" "$1" 300 -- "$scratch/proxy-preflight.test" -test.run Kernel; }
+preflight() { run "preflight" "$1" 300 -- "$scratch/proxy-preflight.test" -test.run 'Kernel(ReadOnly|Trials|Counted)'; }
 
 preflight_loaded() {
   local module options=()
@@ -126,7 +133,7 @@ full() {
   nftables "$1" Kernel
   hitless "$1"
   ipvs "$1" Kernel
-  [ "$1" != 6.1 ] || leftovers "$1"
+  [ "$1" != 6.1 ] || { leftovers "$1" && kills "$1"; }
   traffic "$1" -traffic
   switches "$1" 'Test(Heal|Switch)IPVS'
 }

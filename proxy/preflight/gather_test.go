@@ -148,11 +148,15 @@ func TestKernelPrograms(t *testing.T) {
 		}
 		return dir
 	}
-	for _, test := range []struct{ name, script, want string }{
-		{"none", "", "this node has no programs of iptables: iptables-nft and ip6tables-nft cannot be run"},
-		{"old", "echo iptables v1.4.21", "1.4.21 is too old"},
-		{"crashing", "kill -SEGV $$", "crashed (signal 11"},
-		{"hanging", "sleep 60", "did not end in time and was killed"},
+	for _, test := range []struct {
+		name, script string
+		timeout      time.Duration
+		want         string
+	}{
+		{"none", "", 0, "this node has no programs of iptables: iptables-nft and ip6tables-nft cannot be run"},
+		{"old", "echo iptables v1.4.21", time.Minute, "1.4.21 is too old"},
+		{"crashing", "kill -SEGV $$", time.Minute, "crashed (signal 11"},
+		{"hanging", "sleep 60", 100 * time.Millisecond, "did not end in time and was killed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -160,7 +164,7 @@ func TestKernelPrograms(t *testing.T) {
 				dir = shim(t, test.script)
 			}
 			proxytest.InNamespace(t, func() {
-				r := Judge(gather(t, Options{Modes: []config.Mode{config.IPTables}, Path: dir, Timeout: 300 * time.Millisecond}), config.IPTables)
+				r := Judge(gather(t, Options{Modes: []config.Mode{config.IPTables}, Path: dir, Timeout: test.timeout}), config.IPTables)
 				var text []string
 				for _, f := range r.Findings {
 					if f.Level == Blocked {
