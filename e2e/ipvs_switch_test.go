@@ -4,61 +4,24 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"turnout/proxy"
-	"turnout/proxy/ipvs/genl"
 	"turnout/proxy/proxytest/lab"
-	"turnout/proxy/proxytest/objects"
 )
 
 // needsIPVS skips the test where the kernel has no IPVS. It has the module loaded, as a proxy would.
 func needsIPVS(t *testing.T) {
 	t.Helper()
-	s, err := genl.Open()
-	if err == nil {
-		err = s.Close()
-	}
-	if err != nil {
+	if err := lacksIPVS(); err != nil {
 		t.Skipf("needs a kernel with IPVS: %v", err)
 	}
 }
 
 // shortLived has IPVS forget connections soon after their end.
 const shortLived = "--ipvs-tcpfin-timeout=1s"
-
-// modesAtHooks lists the modes whose rules packets meet. What mode ipvs keeps for connections that live on is met by no others.
-func (c *cluster) modesAtHooks() (out []string) {
-	c.t.Helper()
-	for mode, table := range map[string]string{"ipvs": "kube-proxy-ipvs", "nftables": "kube-proxy"} {
-		if strings.Contains(c.try("nft", "list", "table", "ip", table)+c.try("nft", "list", "table", "ip6", table), " hook ") {
-			out = append(out, mode)
-		}
-	}
-	if strings.Contains(c.try("iptables-nft-save", "-t", "nat")+c.try("ip6tables-nft-save", "-t", "nat"), "KUBE-SERVICES") {
-		out = append(out, "iptables")
-	}
-	slices.Sort(out)
-	return out
-}
-
-// onlyMode waits until packets meet the rules of one mode and no other.
-func (c *cluster) onlyMode(mode string) {
-	c.t.Helper()
-	var now []string
-	defer func() {
-		if c.t.Failed() {
-			c.t.Logf("packets met the rules of %v", now)
-		}
-	}()
-	eventually(c.t, "only mode "+mode+" has rules", func() bool {
-		now = c.modesAtHooks()
-		return len(now) == 1 && now[0] == mode
-	})
-}
 
 // ipvsLeft tells what there is of mode ipvs on the node, "" if there is nothing.
 func (c *cluster) ipvsLeft() string {
@@ -115,16 +78,15 @@ func (c *cluster) intact(flows []*lab.Flow) {
 	}
 }
 
-// TestSwitchIPVS restarts the proxy in another mode, from each of nftables, iptables and ipvs to each, and back to ipvs while it still waits for its
-// last connections. Clients connect all the while, and connections live that were made in each mode: none fails. What mode ipvs left goes with its last
-// connection.
+// TestSwitchIPVS restarts the proxy in mode ipvs, in another, and in ipvs again while connections through it still live. Clients connect all the while,
+// and of the connections that were made in each mode none ends: what mode ipvs left goes with the last of its own.
 func TestSwitchIPVS(t *testing.T) {
 	needsIPVS(t)
-	needs(t, "nft", "iptables-nft", "ip6tables-nft", "ip")
+	needs(t, "nft", "iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy", "ip")
 	c := newCluster(t)
 	c.serve(c.allPods()...)
 	c.set(c.stock("pod-1")...)
-	walk := []string{"nftables", "ipvs", "iptables", "nftables", "iptables", "ipvs", "nftables", "ipvs", "nftables"}
+	walk := []string{"nftables", "ipvs", "iptables-nft", "ipvs", "nftables"}
 	p := c.startIn(walk[0])
 	s := c.open()
 	var flows []*lab.Flow
@@ -137,16 +99,14 @@ func TestSwitchIPVS(t *testing.T) {
 			p.stop()
 		}
 		p = c.startIn(mode)
-		c.onlyMode(mode)
+		c.rulesOnlyOf(mode)
 		c.flowsIn(&flows)
 		s.churn(200*time.Millisecond, p.follow)
 	}
 	if left := c.ipvsLeft(); !strings.Contains(left, "kube-ipvs0") || !strings.Contains(left, "kube-proxy-ipvs") {
 		t.Errorf("connections through mode ipvs live, but there is only\n%s", left)
 	}
-	for _, l := range append(s.loads, s.sticky...) {
-		l.judge() // which server a client had is not known to another mode
-	}
+	s.judge()
 	c.intact(flows)
 	t.Log("the connections have ended")
 	c.noneLeft()
@@ -158,8 +118,9 @@ func TestSwitchIPVS(t *testing.T) {
 // startIn starts the proxy in a mode and waits until the kernel follows.
 func (c *cluster) startIn(mode string) *process {
 	c.t.Helper()
-	c.hintAt("nft")
-	p := c.launch("--proxy-mode="+mode, "--nodeport-addresses=primary", shortLived)
+	name, _, _ := strings.Cut(mode, "-")
+	c.hintVariant("nft")
+	p := c.launch("--proxy-mode="+name, "--nodeport-addresses=primary", shortLived)
 	p.follow()
 	return p
 }
@@ -182,7 +143,7 @@ func (c *cluster) noneLeft() {
 // TestSwitchIPVSLive changes modes by the Node's label while the proxy runs: to ipvs, away while connections through it live, and back before they end.
 func TestSwitchIPVSLive(t *testing.T) {
 	needsIPVS(t)
-	needs(t, "nft", "iptables-nft", "ip6tables-nft", "ip")
+	needs(t, "nft", "iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy", "ip")
 	c := newCluster(t)
 	c.serve(c.allPods()...)
 	c.set(c.stock("pod-1")...)
@@ -190,25 +151,20 @@ func TestSwitchIPVSLive(t *testing.T) {
 	s := c.open()
 	var flows []*lab.Flow
 	for _, mode := range []string{"ipvs", "nftables", "ipvs", "iptables", ""} {
-		node := objects.Node(c.Cluster)
+		c.set(c.labeled(mode))
 		if mode == "" {
 			mode = "nftables" // what the flag says
-		} else {
-			node.Labels["turnout/proxy-mode"] = mode
 		}
 		t.Logf("to mode %s", mode)
-		c.set(node)
 		eventually(t, "in mode "+mode, func() bool {
 			got, err := p.get(metricsServer, "/proxyMode")
 			return err == nil && got.body == mode
 		})
-		c.onlyMode(mode)
+		c.rulesOnlyOf(strings.Replace(mode, "iptables", "iptables-nft", 1))
 		c.flowsIn(&flows)
 		s.churn(200*time.Millisecond, p.follow)
 	}
-	for _, l := range append(s.loads, s.sticky...) {
-		l.judge()
-	}
+	s.judge()
 	c.intact(flows)
 	t.Log("the connections have ended")
 	c.noneLeft()
