@@ -123,7 +123,7 @@ short() {
   nftables "$1" 'TestKernelWalk|TestKernelGate'
   ipvs "$1" 'TestKernelHeal|TestKernelGraceful'
   leftovers "$1"
-  traffic "$1" -test.run '^(TestTraffic|TestHairpin|TestStop|TestAffinityOff)$'
+  traffic "$1" -test.run '^(TestTraffic|TestHairpin)$'
   switches "$1" '^(TestHealIPVS|TestSwitchIPVS)$'
 }
 
