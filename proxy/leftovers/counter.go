@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -34,8 +35,9 @@ func counterObject(name string) Object { return Object{Kind: "counter", Name: na
 // removeCounters deletes counters, after the rules that count with them are gone. One that is gone already is no error.
 func removeCounters(names []string) error {
 	var errs []error
+	end := time.Now().Add(forgotten)
 	for _, name := range names {
-		err := whileBusy(unix.EBUSY, func() error { return nfacct.Delete(name) })
+		err := whileBusy(end, unix.EBUSY, func() error { return nfacct.Delete(name) })
 		switch {
 		case err == nil, errors.Is(err, fs.ErrNotExist):
 		case errors.Is(err, unix.EBUSY):

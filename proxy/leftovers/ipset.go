@@ -123,9 +123,8 @@ const errIPSetBusy = unix.Errno(nl.IPSET_ERR_BUSY)
 // forgotten is how long the kernel may take to give up what deleted rules referred to: it does that in the background.
 const forgotten = time.Second
 
-// whileBusy tries something again as long as the kernel says that it is in use, but for no longer than that.
-func whileBusy(busy unix.Errno, try func() error) error {
-	end := time.Now().Add(forgotten)
+// whileBusy tries something until a time again as long as the kernel says that it is in use.
+func whileBusy(end time.Time, busy unix.Errno, try func() error) error {
 	for {
 		err := try()
 		if !errors.Is(err, busy) || time.Now().After(end) {
@@ -138,8 +137,9 @@ func whileBusy(busy unix.Errno, try func() error) error {
 // removeIPSets destroys sets, after the rules that refer to them are gone. What is gone already is no error.
 func removeIPSets(sets []ipset) error {
 	var errs []error
+	end := time.Now().Add(forgotten) // of all, as their rules went together
 	for _, s := range sets {
-		err := whileBusy(errIPSetBusy, func() error { return destroyIPSet(s) })
+		err := whileBusy(end, errIPSetBusy, func() error { return destroyIPSet(s) })
 		switch {
 		case err == nil, errors.Is(err, unix.ENOENT):
 		case errors.Is(err, errIPSetBusy):

@@ -180,6 +180,44 @@ func TestKernelRemoveIPSets(t *testing.T) {
 	}
 }
 
+// A proxy of mode iptables removes what only mode ipvs has, also as long as the chains that both modes have are those of mode ipvs, and lead there.
+func TestKernelRemoveIPVSRulesAlone(t *testing.T) {
+	for _, variant := range []string{"nft", "legacy"} {
+		t.Run(variant, func(t *testing.T) {
+			proxytest.InNamespace(t, func() {
+				loadIPVS(t, variant, true)
+				found := find(t, leftovers.Scope{IPVSRules: true})
+				if err := found.Remove(); err == nil || !strings.Contains(err.Error(), "destroy ipset KUBE-CLUSTER-IP: ") {
+					t.Errorf("sets that rules use: %v", err)
+				}
+				if len(found.Kept()) != 0 {
+					t.Errorf("kept: %v", found.Kept())
+				}
+				text := strings.Join(save(t, variant, proxy.IPv4), "\n")
+				for _, gone := range []string{"KUBE-LOAD-BALANCER -", "j KUBE-LOAD-BALANCER", ":KUBE-NODE-PORT", "KUBE-IPVS-FILTER", "KUBE-SOURCE-RANGES-FIREWALL"} {
+					if strings.Contains(text, gone) {
+						t.Errorf("%s is left:\n%s", gone, text)
+					}
+				}
+				for _, there := range []string{":KUBE-SERVICES -", "-j KUBE-SERVICES", "KUBE-CLUSTER-IP dst,dst -j ACCEPT", "-A KUBE-POSTROUTING"} {
+					if !strings.Contains(text, there) {
+						t.Errorf("%s is gone:\n%s", there, text)
+					}
+				}
+				if err := find(t, leftovers.Scope{Iptables: true}).Remove(); err != nil {
+					t.Error(err)
+				}
+				if err := find(t, leftovers.Scope{IPVSRules: true}).Remove(); err != nil {
+					t.Error(err)
+				}
+				if left := find(t, all); len(left.Removable())+len(left.Kept()) != 0 {
+					t.Errorf("left: %v, kept: %v", left.Removable(), left.Kept())
+				}
+			})
+		})
+	}
+}
+
 // A set that another program uses stays, and is named with what helps.
 func TestKernelKeepIPSetsThatOthersUse(t *testing.T) {
 	proxytest.InNamespace(t, func() {

@@ -57,13 +57,13 @@ func FindIptables(s Scope, f proxy.Family) (*Iptables, error) {
 	return found, nil
 }
 
-// sort notes a rule that leads to a chain of kube-proxy's: from a chain at a hook it was put there by kube-proxy, from any other by whoever
-// owns that.
+// sort notes a rule that leads to a chain of kube-proxy's: from a chain at a hook, or from one that kube-proxy has in other modes, it was put there by
+// kube-proxy, from any other by whoever owns that.
 func (i *Iptables) sort(from compat.Chain, r compat.Rule) {
 	to := compat.Chain{Table: r.Table, Name: r.Jump}
 	switch {
 	case !i.ours[to]:
-	case from.Base:
+	case from.Base, ofKubeProxy.owns(from.Table, from.Name):
 		i.jumps = append(i.jumps, r)
 	default:
 		i.kept[to] = append(i.kept[to], r.Chain)

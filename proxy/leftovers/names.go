@@ -17,6 +17,9 @@ type Scope struct {
 	IPVSRules bool
 }
 
+// ofKubeProxy is the scope of all chains that kube-proxy makes, in whatever mode.
+var ofKubeProxy = Scope{Iptables: true, IPVSRules: true}
+
 func (s Scope) ipvsRules() bool { return s.IPVS || s.IPVSRules }
 
 // Chains that kube-proxy's mode ipvs has besides those of mode iptables, by table.

@@ -85,13 +85,13 @@ func (t *xtable) without(owned func(chain string) bool) (out *xtable, kept []boo
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	drop := droppable(entries, owned)
+	drop := droppable(entries, owned, t.ofKubeProxy)
 	kept = make([]bool, len(entries))
 	places := make(map[int]int, len(entries)+1) // from old to new; what is dropped is the next that is not
 	size := 0
 	for i, e := range entries {
 		places[e.at] = size
-		kept[i] = !drop[e.in] && (e.in != "" || !drop[leadsTo(entries, e)])
+		kept[i] = !drop[e.in] && (!t.ofKubeProxy(e.in) || !drop[leadsTo(entries, e)])
 		if kept[i] {
 			size += len(e.bytes)
 		} else if e.chain != "" {
@@ -135,8 +135,14 @@ func leadsTo(entries []xentry, e xentry) string {
 	return entries[i].in
 }
 
+// ofKubeProxy tells whose the rules of a chain are that lead to kube-proxy's chains: kube-proxy's in the kernel's own chains, and in those that it has in other
+// modes.
+func (t *xtable) ofKubeProxy(chain string) bool {
+	return chain == "" || ofKubeProxy.owns(t.name, chain)
+}
+
 // droppable tells of each chain whether it can be taken out.
-func droppable(entries []xentry, owned func(string) bool) map[string]bool {
+func droppable(entries []xentry, owned, ofKubeProxy func(string) bool) map[string]bool {
 	drop, uses := map[string]bool{}, map[string][]string{}
 	for _, e := range entries {
 		if e.chain != "" && owned(e.chain) {
@@ -156,7 +162,7 @@ func droppable(entries []xentry, owned func(string) bool) map[string]bool {
 		}
 	}
 	for from, list := range uses {
-		if !owned(from) {
+		if !owned(from) && !ofKubeProxy(from) {
 			for _, to := range list {
 				keep(to)
 			}
