@@ -26,8 +26,8 @@ type IPVS struct {
 	others []genl.Key
 }
 
-// FindIPVS looks for leftovers. Virtual servers at addresses of the interface kube-ipvs0 are a proxy's, and those that our table knows. It loads no
-// module, and needs CAP_NET_ADMIN.
+// FindIPVS looks for leftovers. Virtual servers at addresses of the interface kube-ipvs0 are a proxy's, and those that our table knows. It has no
+// IPVS loaded, but nf_tables, and needs CAP_NET_ADMIN.
 func FindIPVS() (*IPVS, error) {
 	i := &IPVS{addrs: map[netip.Addr]bool{}, known: map[genl.Key]bool{}}
 	for _, look := range []func() error{i.findDevice, i.findTables} {
