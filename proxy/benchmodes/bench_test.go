@@ -43,17 +43,15 @@ func operations(s *proxy.State) []operation {
 
 // times are how long an operation took in one mode, and how much of the processors' time.
 type times struct {
-	each       []time.Duration
-	total, cpu time.Duration
+	each, cpu []time.Duration
+	total     time.Duration
 }
 
 func (t *times) add(took, cpu time.Duration) {
-	t.each, t.total, t.cpu = append(t.each, took), t.total+took, t.cpu+cpu
+	t.each, t.total, t.cpu = append(t.each, took), t.total+took, append(t.cpu, cpu)
 }
 
-func (t *times) median() time.Duration { return slices.Sorted(slices.Values(t.each))[len(t.each)/2] }
-
-func (t *times) meanCPU() time.Duration { return t.cpu / time.Duration(len(t.each)) }
+func median(d []time.Duration) time.Duration { return slices.Sorted(slices.Values(d))[len(d)/2] }
 
 // used is the processors' time that this process and the programs that it ran have had. Unlike what a clock says, it does not depend on what else the machine does.
 func used() (sum time.Duration) {
@@ -113,7 +111,7 @@ func measure(b *testing.B, n int, rooms []*room, missing []error) {
 		row(w, o.name, inTurn(b, rooms, o))
 	}
 	w.Flush()
-	fmt.Printf("\nMedian of the times, mean of the processors' time, and how often that of the first mode:\n%s", table) // a log of a benchmark is cut after ten lines
+	fmt.Printf("\nMedians of the times and of the processors' time, and how often that of the first mode:\n%s", table) // a log of a benchmark is cut after ten lines
 }
 
 // inTurn measures an operation in all modes, round by round.
@@ -155,14 +153,14 @@ func names(rooms []*room) (out []string) {
 func row(w *tabwriter.Writer, name string, all []times) {
 	fmt.Fprint(w, name)
 	for i := range all {
-		cell(w, all[i].median(), all[0].median())
+		cell(w, median(all[i].each), median(all[0].each))
 		if n := len(all[i].each); n < *rounds && n > 1 {
 			fmt.Fprintf(w, " of %d", n)
 		}
 	}
 	fmt.Fprint(w, "\t\nprocessors")
 	for i := range all {
-		cell(w, all[i].meanCPU(), all[0].meanCPU())
+		cell(w, median(all[i].cpu), median(all[0].cpu))
 	}
 	fmt.Fprintln(w, "\t")
 }
