@@ -238,6 +238,10 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { d.tuneLater(ctx); return nil })
 	g.Go(func() error { d.removeLeftovers(ctx); return nil })
 	g.Go(func() error { return d.followConfig(ctx) })
+	g.Go(func() error {
+		node.WatchFlowTable(ctx, proc, flowTablePeriod, func(p string) { d.flowTableFull(ctx, p) })
+		return nil
+	})
 	for _, s := range d.servers() {
 		g.Go(func() error { return healthcheck.ListenAndServe(ctx, s) })
 	}

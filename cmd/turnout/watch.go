@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 
 	"turnout/proxy/nftables"
@@ -30,6 +31,15 @@ func (d *daemon) watchTable(ctx context.Context, own []uint32) {
 			d.loop.Interfered(ctx, f, "unknown", "", 0) // there may have been some meanwhile
 		}
 	}
+}
+
+// flowTablePeriod is how often it is looked whether connection tracking drops packets.
+const flowTablePeriod = 10 * time.Second
+
+// flowTableFull reports that connection tracking has no room: new connections fail then, to Services and to everything else.
+func (d *daemon) flowTableFull(ctx context.Context, problem string) {
+	klog.FromContext(ctx).Error(nil, "Connections fail", "reason", problem)
+	d.feed.nodeEvent(nodeEvent{v1.EventTypeWarning, "ConntrackTableFull", "TrackConnections", problem})
 }
 
 const watchRetry = 10 * time.Second
