@@ -8,10 +8,15 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"turnout/proxy"
 	"turnout/proxy/proxytest/lab"
 )
+
+// answer is how long an answer may take: long enough for a busy machine, and less than the second after which TCP tries again, so that no
+// packet is lost unseen.
+const answer = 900 * time.Millisecond
 
 // balancing shows that connections are spread evenly over all endpoints.
 func (d *demo) balancing(ctx context.Context) error {
@@ -32,7 +37,7 @@ func (d *demo) balancing(ctx context.Context) error {
 		{"pod-1", "ClusterIP, policy Local", proxy.TCP, agent, []string{"pod-3"}, 100},
 	} {
 		d.progress("connecting to %s", row.to)
-		r := d.lab.Host(row.from).Load(ctx, row.protocol, row.to, lab.LoadOptions{Attempts: row.attempts})
+		r := d.lab.Host(row.from).Load(ctx, row.protocol, row.to, lab.LoadOptions{Attempts: row.attempts, Timeout: answer})
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -71,13 +76,13 @@ func (d *demo) affinity(ctx context.Context) error {
 	const attempts = 40
 	sources := d.lab.Client().Addrs[:3]
 	for _, source := range sources {
-		r := d.lab.Client().Load(ctx, proxy.TCP, cart, lab.LoadOptions{Attempts: attempts, Parallel: 1, Source: source})
+		r := d.lab.Client().Load(ctx, proxy.TCP, cart, lab.LoadOptions{Attempts: attempts, Parallel: 1, Source: source, Timeout: answer})
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		d.check(r.Failed == 0 && len(r.Servers) == 1, "%s -> %s TCP: %d connections all to %s", source, cart, attempts, names(r))
 	}
-	r := d.lab.Host("pod-1").Load(ctx, proxy.TCP, cart, lab.LoadOptions{Attempts: attempts, Parallel: 1})
+	r := d.lab.Host("pod-1").Load(ctx, proxy.TCP, cart, lab.LoadOptions{Attempts: attempts, Parallel: 1, Timeout: answer})
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
