@@ -47,15 +47,8 @@ func TestAuto(t *testing.T) {
 	works("without nftables")
 }
 
-// withoutNftables is the name by which this program takes nftables from itself and then becomes another program.
+// withoutNftables is the name by which this program takes nftables from itself and then becomes another program, which TestMain sees to.
 const withoutNftables = "without-nftables"
-
-func init() {
-	if os.Args[0] == withoutNftables {
-		fmt.Fprintln(os.Stderr, becomeWithoutNftables(os.Args[1:]))
-		os.Exit(1)
-	}
-}
 
 // becomeWithoutNftables has the kernel refuse sockets for netfilter, as one without them does, and executes a command.
 func becomeWithoutNftables(args []string) error {

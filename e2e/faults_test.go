@@ -32,14 +32,14 @@ func (b *toolbox) fill(script string) {
 			if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 				b.c.t.Fatal(err)
 			}
-			real, err := exec.LookPath(name + suffix)
+			program, err := exec.LookPath(name + suffix)
 			if err != nil {
 				b.c.t.Skipf("needs the command %s: %v", name+suffix, err)
 			}
 			if script == "" {
-				err = os.Symlink(real, path)
+				err = os.Symlink(program, path)
 			} else {
-				err = os.WriteFile(path, []byte("#!/bin/sh\nreal="+real+"\nseen="+b.seen()+"\n"+script), 0o755)
+				err = os.WriteFile(path, []byte("#!/bin/sh\nreal="+program+"\nseen="+b.seen()+"\n"+script), 0o755)
 			}
 			if err != nil {
 				b.c.t.Fatal(err)
@@ -180,7 +180,7 @@ func TestHangingPrograms(t *testing.T) {
 				t.Errorf("the proxy ended after %v", took)
 			}
 			c.label("")
-			p = c.start()
+			c.start()
 			c.hasOnly("nftables")
 		})
 	}

@@ -14,6 +14,10 @@ import (
 var binaryFlag = flag.String("binary", "", "the turnout binary to test; built from this module if empty")
 
 func TestMain(m *testing.M) {
+	if os.Args[0] == withoutNftables {
+		fmt.Fprintln(os.Stderr, becomeWithoutNftables(os.Args[1:]))
+		os.Exit(1)
+	}
 	flag.Parse()
 	patience, *hitlessFor = patience*time.Duration(*slow), *hitlessFor*time.Duration(*slow)
 	if *trafficFlag {
