@@ -281,6 +281,7 @@ func TestKilledJudges(t *testing.T) {
 		at          place
 		before, now map[place]routing
 		changing    bool
+		running     string
 		bad         bool
 	}{
 		"nothing done":                    {at: own, before: map[place]routing{own: old}, now: map[place]routing{own: old}},
@@ -296,8 +297,12 @@ func TestKilledJudges(t *testing.T) {
 		"the other mode is replaced":      {at: other, before: map[place]routing{other: old}, now: map[place]routing{own: next}},
 		"the other mode is gone too soon": {at: other, before: map[place]routing{other: old}, bad: true},
 		"the other mode is gone for old":  {at: other, before: map[place]routing{other: old, own: old}, now: map[place]routing{own: old}, bad: true},
+		"a third mode is gone while one runs": {
+			at: place{"iptables-legacy", proxy.IPv4}, before: map[place]routing{other: old, {"iptables-legacy", proxy.IPv4}: old}, now: map[place]routing{other: old}, running: other.mode,
+		},
+		"the mode that ran is gone too soon": {at: other, before: map[place]routing{other: old}, running: other.mode, bad: true},
 	} {
-		v := &victim{mode: own.mode, before: row.before, asked: map[proxy.Family]routing{proxy.IPv4: old}, seen: map[string]int{}}
+		v := &victim{mode: own.mode, running: row.running, before: row.before, asked: map[proxy.Family]routing{proxy.IPv4: old}, seen: map[string]int{}}
 		if err := v.judgePlace(row.at, row.now, next, row.changing); (err != nil) != row.bad {
 			t.Errorf("%s: %v, want an error: %t", name, err, row.bad)
 		}

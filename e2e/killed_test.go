@@ -27,11 +27,16 @@ type victim struct {
 	*cluster
 	modes []string
 	rng   *rand.Rand
-	// before is what the kernel had before the last start or change, and asked for then; by, which mode the manifests were meant for.
+	// longest is how long a proxy lives at most.
+	longest time.Duration
+	// before is what the kernel had before the last start or change, asked what the manifests asked for then.
 	before map[place]routing
 	asked  map[proxy.Family]routing
-	mode   string
-	hinted string // the variant of iptables that the node seems to use
+	// mode is the one that the proxy was started in, or that its label asks for.
+	mode string
+	// running is the mode in which the proxy followed everything that there was before; "" if it has just been started.
+	running string
+	hinted  string // the variant of iptables that the node seems to use
 	// seen counts what the kernel had after a kill.
 	seen map[string]int
 }
@@ -48,7 +53,10 @@ func TestKilledAnywhere(t *testing.T) {
 	foreign := c.plantForeign()
 	c.set(c.stock("pod-1")...)
 	v.mode = v.modes[0]
+	began := time.Now()
 	p := c.startMode(v.mode)
+	// Long enough for a start, and for changes after it.
+	v.longest = min(max(400*time.Millisecond, time.Since(began)*6/5), time.Duration(*slow)*time.Second)
 	v.look()
 	var loads []*load
 	web := newService(1, "web")
@@ -94,9 +102,11 @@ func (v *victim) round() error {
 		v.hintVariant(variant)
 	}
 	v.set(v.labeled(""))
-	p, longest := v.launchMode(v.mode), 400*time.Millisecond
+	v.running = ""
+	p, longest := v.launchMode(v.mode), v.longest
 	if changing {
 		p.follow()
+		v.running = v.mode
 		longest /= 2 // as what is to be done takes less
 		v.look()
 		if to := v.another(); to != "" && v.rng.IntN(2) == 0 {
@@ -212,7 +222,8 @@ func (v *victim) judgePlace(at place, all map[place]routing, want routing, chang
 	case at.mode == v.mode && changing && now.between(v.asked[at.family], want):
 		v.seen["between"]++
 		return nil
-	case at.mode != v.mode && now == nil && (own.same(want) || v.mode == "ipvs"):
+	case at.mode != v.mode && now == nil && (own.same(want) || v.mode == "ipvs" || v.running == "ipvs"),
+		now == nil && all[place{v.running, at.family}].between(v.asked[at.family], want):
 		v.seen["removed"]++
 		return nil
 	}
