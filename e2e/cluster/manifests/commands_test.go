@@ -299,6 +299,7 @@ func (w *walk) trouble() {
 	w.expect(w.run(readme, "curl localhost:10256/readyz")+w.run(readme, "curl localhost:10249/debug/state"), "default/api:http/TCP")
 	w.expect(w.run(troubleshoot, "kubectl get endpointslices", "NAME", "api"), "10.244.1.2")
 	w.run(troubleshoot, "conntrack", "ADDRESS", "10.96.0.30")
+	w.run(troubleshoot, "iptables -S")
 	w.becomes(func() (string, error) {
 		return w.try(troubleshoot, "kubectl get events -A --field-selector reason=ServiceNotFullyProxied")
 	}, "192.168.60.7")
