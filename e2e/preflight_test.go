@@ -43,22 +43,6 @@ func preflight(t *testing.T, environment []string, args ...string) ran {
 	return finish(t, cmd, (*exec.Cmd).Start)
 }
 
-// here runs a command in the network namespace of the calling thread, and skips the test if there is no such command.
-func here(t *testing.T, command string) string {
-	t.Helper()
-	words := strings.Fields(command)
-	if _, err := exec.LookPath(words[0]); err != nil {
-		t.Skipf("needs the command %s: %v", words[0], err)
-	}
-	cmd := exec.Command(words[0], words[1:]...)
-	cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE="+os.DevNull) // the namespace is the test's own, and the lock is not
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", command, err, out)
-	}
-	return string(out)
-}
-
 var comments = regexp.MustCompile(`(?m)^#.*\n`)
 
 // nodeDump is everything that preflight might change on a node, but for what changes by itself.
@@ -71,8 +55,8 @@ func nodeDump(t *testing.T) string {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	dump := here(t, "nft -a list ruleset") + here(t, "iptables-legacy-save") + here(t, "ip6tables-legacy-save") + here(t, "ip -o link") +
-		here(t, "sysctl net.ipv4.ip_forward net.ipv4.conf net.ipv6.conf.all.forwarding") + here(t, "cat /proc/net/ip_tables_names /proc/net/ip6_tables_names")
+	dump := proxytest.Command(t, "nft -a list ruleset") + proxytest.Command(t, "iptables-legacy-save") + proxytest.Command(t, "ip6tables-legacy-save") + proxytest.Command(t, "ip -o link") +
+		proxytest.Command(t, "sysctl net.ipv4.ip_forward net.ipv4.conf net.ipv6.conf.all.forwarding") + proxytest.Command(t, "cat /proc/net/ip_tables_names /proc/net/ip6_tables_names")
 	return comments.ReplaceAllString(dump, "") + strings.Join(names, "\n")
 }
 
@@ -139,7 +123,7 @@ func TestPreflight(t *testing.T) {
 			t.Parallel()
 			proxytest.InNamespace(t, func() {
 				for _, c := range s.commands {
-					here(t, c)
+					proxytest.Command(t, c)
 				}
 				before := nodeDump(t)
 				handle := regexp.MustCompile(`ct state .*# handle (\d+)`).FindStringSubmatch(before)

@@ -36,8 +36,8 @@ type operation struct {
 func operations(s *proxy.State) []operation {
 	return []operation{
 		{"full sync", true, []*proxy.State{s}},
-		{"one endpoint comes or goes", false, []*proxy.State{with(s, service(50, 6)), s}},
-		{"one Service comes or goes", false, []*proxy.State{with(s, service(1<<20, 5)), s}},
+		{"one endpoint comes or goes", false, []*proxy.State{with(s, proxytest.NumberedService(50, 6)), s}},
+		{"one Service comes or goes", false, []*proxy.State{with(s, proxytest.NumberedService(1<<20, 5)), s}},
 	}
 }
 
@@ -98,7 +98,7 @@ func measure(b *testing.B, n int, rooms []*room, missing []error) {
 	if len(rooms) == 0 {
 		b.Skip("this machine can have no mode")
 	}
-	s := state(n)
+	s := proxytest.LargeState(n)
 	table := &strings.Builder{}
 	w := tabwriter.NewWriter(table, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "%d Services\t%s\t\n", n, strings.Join(names(rooms), "\t"))

@@ -3,7 +3,6 @@ package iptables
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"testing"
 
 	"turnout/proxy"
@@ -11,30 +10,6 @@ import (
 )
 
 var benchSizes = []int{100, 1000, 10000}
-
-func benchService(i, endpoints int) *proxy.Service {
-	name := proxy.ServicePortName{ServiceName: proxy.ServiceName{Namespace: fmt.Sprintf("ns-%d", i/100), Name: fmt.Sprintf("service-%d", i)}, Port: "http", Protocol: proxy.TCP}
-	s := &proxy.Service{Name: name, Frontends: []proxy.Frontend{{
-		Kind: proxy.ClusterIP, Addr: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), Port: 80, Actions: proxytest.Internal,
-	}}}
-	for e := range endpoints {
-		n := i*8 + e
-		a := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 128 | byte(n>>16), byte(n >> 8), byte(n)}), 8080)
-		s.Cluster = append(s.Cluster, proxy.Endpoint{Addr: a, Local: n%50 == 0})
-		s.Serving = append(s.Serving, a)
-	}
-	return s
-}
-
-func benchState(services int) *proxy.State {
-	s := &proxy.State{Family: proxy.IPv4, Node: proxytest.NodeOf(proxy.IPv4)}
-	s.Node.ServiceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/9")}
-	for i := range services {
-		service := benchService(i, 5)
-		s.Services = s.Services.Set(service.Name, service)
-	}
-	return s
-}
 
 func benchApply(b *testing.B, backend *Backend, s *proxy.State) {
 	if r, err := backend.Apply(context.Background(), s); err != nil || len(r.Rejected) > 0 {
@@ -48,7 +23,7 @@ func BenchmarkSync(b *testing.B) {
 	for _, v := range variants {
 		for _, n := range benchSizes {
 			b.Run(fmt.Sprintf("%s/services=%d", v, n), func(b *testing.B) {
-				proxytest.InNamespace(b, func() { benchSync(b, v, benchState(n)) })
+				proxytest.InNamespace(b, func() { benchSync(b, v, proxytest.LargeState(n)) })
 			})
 		}
 	}
@@ -78,8 +53,8 @@ func benchSync(b *testing.B, v Variant, s *proxy.State) {
 			benchApply(b, backend, s)
 		}
 	})
-	b.Run("endpoint", inTurn(with(benchService(50, 6)), s))
-	b.Run("service", inTurn(with(benchService(1<<20, 5)), s))
+	b.Run("endpoint", inTurn(with(proxytest.NumberedService(50, 6)), s))
+	b.Run("service", inTurn(with(proxytest.NumberedService(1<<20, 5)), s))
 	b.Run("check", func(b *testing.B) {
 		for b.Loop() {
 			if k, ok := backend.kernel.(*nftKernel); ok {
@@ -96,7 +71,7 @@ func benchSync(b *testing.B, v Variant, s *proxy.State) {
 func BenchmarkRender(b *testing.B) {
 	for _, n := range benchSizes {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
-			s := benchState(n)
+			s := proxytest.LargeState(n)
 			for b.Loop() {
 				newTables(&Options{Family: proxy.IPv4}, s, nil).build(newFound(), 0)[0].text()
 			}

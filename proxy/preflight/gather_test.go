@@ -6,7 +6,6 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,22 +20,6 @@ import (
 )
 
 func TestMain(m *testing.M) { os.Exit(proxytest.Main(m)) }
-
-// run runs a command in the namespace of the calling thread.
-func run(t *testing.T, command string) string {
-	t.Helper()
-	words := strings.Fields(command)
-	if _, err := exec.LookPath(words[0]); err != nil {
-		t.Skipf("needs %s: %v", words[0], err)
-	}
-	cmd := exec.Command(words[0], words[1:]...)
-	cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE="+os.DevNull) // the namespace is the test's own, and the lock is not
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", command, err, out)
-	}
-	return string(out)
-}
 
 // loadedModules are the names of those, sorted; none if the kernel has no modules.
 func loadedModules() (out []string) {
@@ -72,16 +55,16 @@ func TestKernelReadOnly(t *testing.T) {
 		}
 	})
 	proxytest.InNamespace(t, func() {
-		run(t, "iptables-nft -t nat -N KUBE-SERVICES")
-		run(t, "iptables-nft -t nat -A POSTROUTING -j RETURN")
-		run(t, "nft add rule ip nat POSTROUTING ct state new accept")
-		run(t, "iptables-legacy -t nat -N KUBE-SERVICES")
+		proxytest.Command(t, "iptables-nft -t nat -N KUBE-SERVICES")
+		proxytest.Command(t, "iptables-nft -t nat -A POSTROUTING -j RETURN")
+		proxytest.Command(t, "nft add rule ip nat POSTROUTING ct state new accept")
+		proxytest.Command(t, "iptables-legacy -t nat -N KUBE-SERVICES")
 		before, err := compat.Generation()
 		if err != nil {
 			t.Fatal(err)
 		}
 		dump := func() string {
-			return run(t, "nft -a list ruleset") + run(t, "iptables-legacy -t nat -S") + run(t, "cat /proc/net/ip_tables_names") + run(t, "ip -o link")
+			return proxytest.Command(t, "nft -a list ruleset") + proxytest.Command(t, "iptables-legacy -t nat -S") + proxytest.Command(t, "cat /proc/net/ip_tables_names") + proxytest.Command(t, "ip -o link")
 		}
 		rules, modules := dump(), loadedModules()
 		f := gather(t, Options{})
@@ -103,7 +86,7 @@ func TestKernelReadOnly(t *testing.T) {
 // A node where the mode has been used has its modules: then it is tried. The trial's outcome is that of opening the mode.
 func TestKernelTrials(t *testing.T) {
 	proxytest.InNamespace(t, func() {
-		run(t, "iptables-nft -t nat -N KUBE-SERVICES")
+		proxytest.Command(t, "iptables-nft -t nat -N KUBE-SERVICES")
 		for m, trials := range gather(t, Options{}).Trials {
 			for _, trial := range trials {
 				switch {

@@ -15,20 +15,6 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(proxytest.Main(m)) }
 
-// run runs a command in the namespace of the calling thread.
-func run(t *testing.T, command string) string {
-	t.Helper()
-	words := strings.Fields(command)
-	if _, err := exec.LookPath(words[0]); err != nil {
-		t.Skipf("needs %s: %v", words[0], err)
-	}
-	out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", command, err, out)
-	}
-	return string(out)
-}
-
 // What is said to be in the way is what keeps iptables-nft from listing the table, one rule at a time.
 func TestKernelStrange(t *testing.T) {
 	for _, rule := range []string{
@@ -38,8 +24,8 @@ func TestKernelStrange(t *testing.T) {
 	} {
 		t.Run(rule, func(t *testing.T) {
 			proxytest.InNamespace(t, func() {
-				run(t, "iptables-nft -t nat -A POSTROUTING -p tcp --dport 22 -j ACCEPT")
-				run(t, "nft add rule ip nat POSTROUTING "+rule)
+				proxytest.Command(t, "iptables-nft -t nat -A POSTROUTING -p tcp --dport 22 -j ACCEPT")
+				proxytest.Command(t, "nft add rule ip nat POSTROUTING "+rule)
 				rules, err := New(proxy.IPv4).Rules("nat", "POSTROUTING")
 				if err != nil || len(rules) != 2 {
 					t.Fatalf("%v, %v", rules, err)
@@ -47,7 +33,7 @@ func TestKernelStrange(t *testing.T) {
 				if len(rules[0].Strange) > 0 {
 					t.Errorf("the rule of iptables is strange: %v", rules[0])
 				}
-				unreadable := strings.Contains(run(t, "iptables-nft-save -t nat"), "is incompatible")
+				unreadable := strings.Contains(proxytest.Command(t, "iptables-nft-save -t nat"), "is incompatible")
 				if got := len(rules[1].Strange) > 0; got != unreadable {
 					t.Errorf("%v: want strange: %t", rules[1], unreadable)
 				}
@@ -76,9 +62,9 @@ func reader(t *testing.T, f proxy.Family) {
 		t.Fatal(err)
 	}
 	for _, args := range []string{"-N MINE", "-A OUTPUT -j MINE", "-A OUTPUT -p tcp -g MINE", "-A OUTPUT -j ACCEPT"} {
-		run(t, program+" -t nat "+args)
+		proxytest.Command(t, program+" -t nat "+args)
 	}
-	run(t, "nft add rule "+family+" nat OUTPUT ct mark 1 accept comment vpn")
+	proxytest.Command(t, "nft add rule "+family+" nat OUTPUT ct mark 1 accept comment vpn")
 	after, err := Generation()
 	if err != nil || after == before {
 		t.Errorf("generation %d, then %d, %v", before, after, err)
@@ -130,7 +116,7 @@ func TestKernelStrangeInput(t *testing.T) {
 		t.Run(rule, func(t *testing.T) {
 			t.Parallel()
 			proxytest.InNamespace(t, func() {
-				run(t, "iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT")
+				proxytest.Command(t, "iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT")
 				if out, err := exec.Command("nft", "add rule ip filter INPUT "+rule).CombinedOutput(); err != nil {
 					t.Skipf("this kernel, or this nft, does not know it: %v: %s", err, out)
 				}
@@ -161,9 +147,9 @@ func TestKernelOwner(t *testing.T) {
 	} {
 		t.Run(rule, func(t *testing.T) {
 			proxytest.InNamespace(t, func() {
-				run(t, "iptables-nft -N DOCKER-USER")
-				run(t, "iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT")
-				run(t, "nft add rule ip filter INPUT "+rule)
+				proxytest.Command(t, "iptables-nft -N DOCKER-USER")
+				proxytest.Command(t, "iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT")
+				proxytest.Command(t, "nft add rule ip filter INPUT "+rule)
 				rules, err := New(proxy.IPv4).Rules("filter", "INPUT")
 				if err != nil || len(rules) != 2 {
 					t.Fatalf("%v, %v", rules, err)
