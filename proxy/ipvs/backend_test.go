@@ -166,6 +166,8 @@ func TestRetire(t *testing.T) {
 		}
 	}
 	d := k.list[vip].destinations
+	d[at].Active, d[at].Inactive = 2, 1
+	retire(10) // three, and seven more destinations that might have got a connection since they were looked at
 	for _, c := range []struct{ active, inactive uint32 }{{2, 1}, {1, 0}, {0, 1}} {
 		d[at].Active, d[at].Inactive = c.active, c.inactive
 		retire(int(c.active + c.inactive))
@@ -181,6 +183,7 @@ func TestRetire(t *testing.T) {
 		t.Errorf("back in use: %v, disarmed %t, destinations %v", err, k.disarmed, k.list[vip].destinations)
 	}
 	k.list[vip].destinations[at].Inactive = 0
+	retire(8)
 	retire(0)
 	if got := k.dump(true); got != "-A -t 192.0.2.1:80 -s rr\n" || k.addrs != nil || k.gate != nil {
 		t.Errorf("left: interface %t, table %t\n%s", k.addrs != nil, k.gate != nil, got)

@@ -14,10 +14,10 @@ import (
 )
 
 // Retire removes what no connection needs, once another mode serves: the kernel forwards a connection that IPVS has taken only as long as its
-// virtual server, its destination and its address are there. connections is how many are left, of any state; Retire is to be called again every now and then until it
-// is 0, and nothing of ours is there any longer. A proxy that is started meanwhile finds what is left by the address of the interface and by the record. Apply takes
+// virtual server, its destination and its address are there. left counts its connections, of any state, and the destinations that might have got one a moment
+// ago; Retire is to be called again every now and then until it is 0, and nothing of ours is there any longer. A proxy that is started meanwhile finds what is left by the address of the interface and by the record. Apply takes
 // everything back into use.
-func (b *Backend) Retire(context.Context) (connections int, err error) {
+func (b *Backend) Retire(context.Context) (left int, err error) {
 	b.Forget()
 	// Before anything else: another mode's Services change, and this table would go on to reject and drop as it did.
 	if err := b.kernel.gate.Disarm(); err != nil {
@@ -34,7 +34,7 @@ func (b *Backend) Retire(context.Context) (connections int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		connections += n
+		left += n
 		if n > 0 {
 			busy[key.At.Addr()] = true
 		}
@@ -47,15 +47,15 @@ func (b *Backend) Retire(context.Context) (connections int, err error) {
 			return 0, err
 		}
 	}
-	if connections > 0 {
-		return connections, nil
+	if left > 0 {
+		return left, nil
 	}
 	return 0, errors.Join(b.kernel.device.Remove(), b.kernel.gate.Cleanup())
 }
 
-// retireServer deletes the destinations of a virtual server that have no connections, and the virtual server if none is left. The others get no new
-// connections: those are the other mode's, which may serve the address no longer.
-func (b *Backend) retireServer(key genl.Key) (connections int, err error) {
+// retireServer has the destinations of a virtual server get no new connections: those are the other mode's, which may serve the address no longer. The next time, those
+// without connections are deleted, and the virtual server if none is left. Not at once: what was on its way when they were listed may be a connection by now.
+func (b *Backend) retireServer(key genl.Key) (left int, err error) {
 	if b.options.excluded(key.At.Addr()) {
 		return 0, nil
 	}
@@ -66,19 +66,21 @@ func (b *Backend) retireServer(key genl.Key) (connections int, err error) {
 	}
 	for _, d := range list {
 		c := change{kind: deleteDestination, Server: v.Server, destination: d}
-		if n := int(d.Active + d.Inactive); n > 0 {
-			connections += n
-			if d.Weight == 0 {
-				continue
-			}
+		connections := int(d.Active + d.Inactive)
+		switch {
+		case d.Weight > 0:
 			c.kind, c.destination.Weight = setDestination, 0
+			left += max(connections, 1)
+		case connections > 0:
+			left += connections
+			continue
 		}
 		if err := b.do(&c); err != nil {
 			return 0, err
 		}
 	}
-	if connections > 0 {
-		return connections, nil
+	if left > 0 {
+		return left, nil
 	}
 	return 0, b.do(&change{kind: deleteServer, Server: v.Server})
 }

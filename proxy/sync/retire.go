@@ -12,12 +12,17 @@ import (
 
 // A Retirer is a Backend that living connections may need after another mode has taken over.
 type Retirer interface {
-	// Retire removes what no connection needs, instead of Cleanup. It is called until no connections are left. Apply takes back into use what is there.
-	Retire(ctx context.Context) (connections int, err error)
+	// Retire removes what no connection needs, instead of Cleanup. It is called until nothing is left: left counts connections, and what may have got one a
+	// moment ago. Apply takes back into use what is there.
+	Retire(ctx context.Context) (left int, err error)
 }
 
-// drainPeriod is how often a Retirer is asked whether connections are left.
-const drainPeriod = 10 * time.Second
+const (
+	// settleTime is after what time a Retirer is asked for the second time: no packet is on its way for longer.
+	settleTime = time.Second
+	// drainPeriod is how often it is asked from then on.
+	drainPeriod = 10 * time.Second
+)
 
 // A retirement is a mode that is being removed.
 type retirement struct {
@@ -67,18 +72,23 @@ func (l *Loop) clearWay(name string) bool {
 // run removes what a mode has, until nothing is left or the context ends.
 func (r *retirement) run(ctx context.Context, retry backOff) {
 	logger := klog.FromContext(ctx).WithValues("mode", r.mode.Name)
+	told := false
 	for {
-		connections, err := r.mode.remove(ctx)
-		if err == nil && connections == 0 {
+		left, err := r.mode.remove(ctx)
+		if err == nil && left == 0 {
 			logger.Info("Removed the rules of a mode that is not in use any longer")
 			return
 		}
 		wait := drainPeriod
-		if err != nil {
+		switch {
+		case err != nil:
 			logger.Error(err, "The rules of a mode that is not in use any longer cannot be removed; this is tried again")
 			wait = retry.after(true)
-		} else if !r.draining.Swap(true) {
-			logger.Info("Some rules of a mode that is not in use any longer stay until the connections through them end", "connections", connections)
+		case !r.draining.Swap(true):
+			wait = settleTime
+		case !told:
+			told = true
+			logger.Info("Some rules of a mode that is not in use any longer stay until the connections through them end", "connections", left)
 		}
 		select {
 		case <-ctx.Done():
@@ -88,8 +98,8 @@ func (r *retirement) run(ctx context.Context, retry backOff) {
 	}
 }
 
-// remove removes what no connection needs, and tells how many connections still need something.
-func (m Mode) remove(ctx context.Context) (connections int, err error) {
+// remove removes what no connection needs, and tells how much is left.
+func (m Mode) remove(ctx context.Context) (left int, err error) {
 	var errs []error
 	for _, b := range m.Backends {
 		r, ok := b.(Retirer)
@@ -98,8 +108,8 @@ func (m Mode) remove(ctx context.Context) (connections int, err error) {
 			continue
 		}
 		n, err := r.Retire(ctx)
-		connections += n
+		left += n
 		errs = append(errs, err)
 	}
-	return connections, errors.Join(errs...)
+	return left, errors.Join(errs...)
 }
