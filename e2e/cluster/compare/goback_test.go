@@ -78,9 +78,6 @@ func TestGoBack(t *testing.T) {
 		for _, to := range usable {
 			t.Run(fmt.Sprintf("from %s to %s", from.mode(), to.mode()), func(t *testing.T) {
 				program := binaries(t)
-				if mode := string(from.mode()); !supports(t, mode) {
-					t.Skipf("turnout does not have mode %s", mode)
-				}
 				p := newLabs(t, to, program.KubeProxy, program.KubeProxy)
 				p.turnout.Name, p.upstream.Name = "after", "clean"
 				p.handOver(t, program.Turnout, p.config(t, from), program.KubeProxy, p.path)
@@ -96,9 +93,6 @@ func TestTakeOver(t *testing.T) {
 		for _, to := range usable {
 			t.Run(fmt.Sprintf("from %s to %s", from.mode(), to.mode()), func(t *testing.T) {
 				program := binaries(t)
-				if mode := string(to.mode()); !supports(t, mode) {
-					t.Skipf("turnout does not have mode %s", mode)
-				}
 				p := newLabs(t, to, program.Turnout, program.Turnout)
 				p.turnout.Name, p.upstream.Name = "after", "clean"
 				p.handOver(t, program.KubeProxy, p.config(t, from), program.Turnout, p.path)

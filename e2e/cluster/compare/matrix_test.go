@@ -21,9 +21,6 @@ func TestMatrix(t *testing.T) {
 	for _, mode := range usableModes(t) {
 		name := string(mode.mode())
 		t.Run(name, func(t *testing.T) {
-			if !supports(t, name) {
-				t.Skip("turnout does not have the mode")
-			}
 			p := newPair(t, mode)
 			c := p.turnout.Lab.Cluster
 			all := slices.Concat(policies(c), ranges(c), affinities(c), oddities(c))

@@ -71,9 +71,6 @@ func TestMetricsOfModes(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			if !supports(t, name) {
-				t.Skip("turnout does not have the mode")
-			}
 			newPair(t, mode).metrics(t)
 		})
 	}

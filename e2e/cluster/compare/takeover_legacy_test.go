@@ -23,9 +23,6 @@ func TestTakeOverLegacy(t *testing.T) {
 	for _, to := range usableModes(t) {
 		t.Run(fmt.Sprintf("to %s", to.mode()), func(t *testing.T) {
 			program := binaries(t)
-			if mode := string(to.mode()); !supports(t, mode) {
-				t.Skipf("turnout does not have mode %s", mode)
-			}
 			p := newLabs(t, to, program.Turnout, program.Turnout)
 			p.turnout.Name, p.upstream.Name = "after", "clean"
 			for _, side := range p.sides() {
