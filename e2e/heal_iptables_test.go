@@ -133,9 +133,9 @@ func TestHealIptables(t *testing.T) {
 					t.Errorf("an established connection broke: %s", r)
 				}
 			}
-			// What firewalld does when it is reloaded with FlushAllOnReload. Without a single rule that needs it, the kernel tracks no connections, so none is open.
+			// What firewalld does when it is reloaded with FlushAllOnReload. A repair that is faster may leave it nothing to delete. Without a single rule that needs it, the kernel tracks no connections, so none is open.
 			slowest = max(slowest, p.regains(variant, loss{"flush and delete all", fmt.Sprintf(
-				"for p in iptables ip6tables; do for t in raw mangle nat filter; do $p-%[1]s -t $t -F; $p-%[1]s -t $t -X; done; done", variant)}, before))
+				"for p in iptables ip6tables; do for t in raw mangle nat filter; do $p-%[1]s -t $t -F; $p-%[1]s -t $t -X || true; done; done", variant)}, before))
 			t.Logf("%d losses; the slowest repair took %v", len(losses)+1, slowest.Round(time.Millisecond))
 			if !p.running() {
 				t.Errorf("the proxy ended with %v", p.cmd.ProcessState)
