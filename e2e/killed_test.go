@@ -47,6 +47,7 @@ func TestKilledAnywhere(t *testing.T) {
 	if *modeFlag != "nftables" {
 		t.Skip("runs in mode nftables only")
 	}
+	t.Parallel()
 	c := newCluster(t)
 	v := &victim{cluster: c, modes: c.switchable(), rng: rand.New(rand.NewPCG(*killedSeed, 0)), seen: map[string]int{}}
 	c.serve(c.allPods()...)

@@ -69,6 +69,7 @@ func TestOtherModes(t *testing.T) {
 	}
 	for _, mode := range []string{"iptables-nft", "iptables-legacy"} {
 		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
 			if _, err := exec.LookPath(mode); err != nil {
 				t.Skipf("needs the command %s: %v", mode, err)
 			}

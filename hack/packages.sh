@@ -2,6 +2,7 @@
 # Makes sure that commands exist. Each argument is command=package[,package…]: the Debian packages of the missing ones are installed,
 # if that is possible here. Never fails: what is still missing afterwards is printed, with the reason.
 set -euo pipefail
+self=${BASH_SOURCE[0]}
 
 missing() {
   local pair
@@ -12,6 +13,7 @@ missing() {
 
 install() {
   export DEBIAN_FRONTEND=noninteractive
+  exec 9<"$self" && flock 9 # one at a time: apt-get does not wait for its lists
   echo "installing $*"
   apt-get update -qq </dev/null && apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null
 }
