@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -18,6 +19,9 @@ func (l *Lab) settle() error {
 	for _, h := range l.hosts {
 		for {
 			missing, err := h.unsettled()
+			if errors.Is(err, netlink.ErrDumpInterrupted) { // by the very changes that are waited for
+				missing, err = "links are still changing", nil
+			}
 			if err != nil {
 				return fmt.Errorf("look at links of %s: %w", h.Name, err)
 			}
