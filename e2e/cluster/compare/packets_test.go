@@ -188,11 +188,11 @@ func listedTwice(objects []metav1.Object) map[string]bool {
 		}
 		name := slice.Namespace + "/" + slice.Labels[discovery.LabelServiceName]
 		for _, e := range slice.Endpoints {
-			key := name + " " + e.Addresses[0]
+			key := fmt.Sprint(name, e.Addresses[0], terminates(e))
 			other, again := first[key]
 			if !again {
 				first[key] = e
-			} else if terminates(e) == terminates(other) && cmp.Diff(e, other) != "" {
+			} else if cmp.Diff(e, other) != "" {
 				out[name] = true
 			}
 		}
