@@ -143,8 +143,8 @@ func (d *daemon) refuseLabel(ctx context.Context, label string, err error) {
 	if why := label + ": " + err.Error(); why != d.course.refused {
 		d.course.refused = why
 		stays := "the mode of the configuration is taken"
-		if d.course.engine != nil {
-			stays = "the mode stays " + string(d.course.cfg.Mode)
+		if mode := d.mode.Load(); mode != nil {
+			stays = fmt.Sprint("the mode stays ", mode)
 		}
 		asked, _ := config.ParseAsked(label)
 		klog.FromContext(ctx).Error(err, "The mode cannot be changed", "instead", stays)

@@ -164,6 +164,7 @@ func TestRefusedLabelIsToldOnce(t *testing.T) {
 	if err := d.begin(t.Context(), "ipvs"); err != nil {
 		t.Fatal(err)
 	}
+	d.mode.Store("nftables") // as what follows the start does
 	labels, ended := make(chan string), make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { defer close(ended); d.followLabel(ctx, labels) }()
