@@ -242,3 +242,16 @@ func TestSCTPDecodeRefusesDamage(t *testing.T) {
 		}
 	}
 }
+
+// TestSCTPPortsDoNotComeBack shows that no port is used again while conntrack may remember it: a test makes fewer than a thousand
+// associations a second, and conntrack remembers for three.
+func TestSCTPPortsDoNotComeBack(t *testing.T) {
+	seen := map[uint16]bool{}
+	for range 5000 {
+		port := nextSCTPPort()
+		if seen[port] || port < firstSCTPPort {
+			t.Fatalf("port %d", port)
+		}
+		seen[port] = true
+	}
+}
