@@ -24,12 +24,12 @@ func TestAttach(t *testing.T) {
 	}
 	for _, h := range l.Hosts() {
 		for _, f := range proxy.Families {
-			if o := h.Dial(proxy.TCP, netip.AddrPortFrom(machine.Addr(f), 8080), DialOptions{}); o.Server != "control" {
+			if o := h.Dial(proxy.TCP, netip.AddrPortFrom(machine.Addr(f), 8080), DialOptions{Timeout: patience}); o.Server != "control" {
 				t.Errorf("%s to the machine by %s: %v", h.Name, f, o)
 			} else if h.Pod && o.SeenSource != h.Addr(f) {
 				t.Errorf("%s to the machine by %s: seen as %s", h.Name, f, o.SeenSource)
 			}
-			o := machine.Dial(proxy.TCP, netip.AddrPortFrom(h.Addr(f), 8080), DialOptions{})
+			o := machine.Dial(proxy.TCP, netip.AddrPortFrom(h.Addr(f), 8080), DialOptions{Timeout: patience})
 			if o.Server != h.Name || o.SeenSource != machine.Addr(f) {
 				t.Errorf("the machine to %s by %s: %v", h.Name, f, o)
 			}

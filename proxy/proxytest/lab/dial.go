@@ -202,12 +202,20 @@ func dialTCP(from, to netip.AddrPort, timeout time.Duration) (line string, icmp 
 	return line, false, nil
 }
 
-func openUDP(from, to netip.AddrPort) (net.Conn, error) {
+// openUDP makes a socket whose port, if it is left open, was used by no other for a long time.
+func openUDP(from, to netip.AddrPort) (conn net.Conn, err error) {
 	d := dialer(to, nil)
-	if from.Addr().IsValid() || from.Port() != 0 {
+	if from.Port() != 0 {
 		d.LocalAddr = net.UDPAddrFromAddrPort(from)
+		return d.Dial("udp", to.String())
 	}
-	return d.Dial("udp", to.String())
+	for range sourcePorts {
+		d.LocalAddr = &net.UDPAddr{IP: from.Addr().AsSlice(), Port: int(nextPort())}
+		if conn, err = d.Dial("udp", to.String()); !errors.Is(err, unix.EADDRINUSE) {
+			break
+		}
+	}
+	return conn, err
 }
 
 func dialUDP(from, to netip.AddrPort, timeout time.Duration) (string, error) {

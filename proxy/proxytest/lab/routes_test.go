@@ -15,8 +15,12 @@ func TestSymmetric(t *testing.T) {
 	}
 	expect := func(when string, want Result) {
 		t.Helper()
+		options := DialOptions{Timeout: patience}
+		if want == Timeout {
+			options = DialOptions{}
+		}
 		for _, f := range proxy.Families {
-			if got := l.Host("pod-4").Dial(proxy.TCP, netip.AddrPortFrom(l.Host("pod-5").Addr(f), 8080), DialOptions{}); got.Result != want {
+			if got := l.Host("pod-4").Dial(proxy.TCP, netip.AddrPortFrom(l.Host("pod-5").Addr(f), 8080), options); got.Result != want {
 				t.Errorf("%s, %s: %v, want %v", when, f, got, want)
 			}
 		}
@@ -50,7 +54,7 @@ func TestCatchStrays(t *testing.T) {
 	for _, to := range []string{"10.96.3.4", "192.168.60.5", "fd00:10:96::7", "fd60::9"} {
 		a := netip.MustParseAddr(to)
 		for _, from := range []string{"pod-1", "n1", "pod-4"} {
-			got := l.Host(from).Dial(proxy.TCP, netip.AddrPortFrom(a, 80), DialOptions{})
+			got := l.Host(from).Dial(proxy.TCP, netip.AddrPortFrom(a, 80), DialOptions{Timeout: patience})
 			if got.Server != Stray || got.Endpoint.Addr() != a || got.SeenSource != l.Host(from).Addr(proxy.FamilyOf(a)) {
 				t.Errorf("%s to %s: %v", from, to, got)
 			}

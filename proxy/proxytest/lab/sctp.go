@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -129,15 +128,6 @@ func (h *Host) listenSCTP(at netip.AddrPort) (io.Closer, error) {
 	return c, nil
 }
 
-// lastSCTPPort counts the ports that nextSCTPPort gave out.
-var lastSCTPPort atomic.Uint32
-
-const firstSCTPPort, sctpPorts = 32768, 28000
-
-// nextSCTPPort returns the source port of a new association. Ports come one after the other: conntrack remembers an INIT that nothing
-// followed for three seconds (sysctl nf_conntrack_sctp_timeout_cookie_wait), and sends one from the same port where it sent the first.
-func nextSCTPPort() uint16 { return uint16(firstSCTPPort + lastSCTPPort.Add(1)%sctpPorts) }
-
 // dialSCTP sends an INIT and reads the banner from the INIT ACK. An ABORT counts as a refusal.
 func dialSCTP(from netip.AddrPort, to netip.AddrPort, timeout time.Duration) (string, error) {
 	d := dialer(to, nil)
@@ -152,7 +142,7 @@ func dialSCTP(from netip.AddrPort, to netip.AddrPort, timeout time.Duration) (st
 	defer c.Close()
 	port := from.Port()
 	if port == 0 {
-		port = nextSCTPPort()
+		port = nextPort()
 	}
 	tag := rand.Uint32() | 1
 	hello := sctpPacket{from: port, to: to.Port(), chunk: sctpInit, initTag: tag}
