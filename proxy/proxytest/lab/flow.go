@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -29,8 +28,8 @@ type Flow struct {
 type FlowReport struct {
 	// Servers are those that answered, in the order of their first answers. TCP connections have exactly one.
 	Servers []string
-	// Sent and Answered count the numbers, without one that is still waited for. With UDP the difference is what was lost; TCP
-	// stops at the first loss.
+	// Sent and Answered count the numbers, without one that is still waited for. With UDP the difference is what was lost, or
+	// comes after more than DefaultTimeout: it is counted when it comes. TCP stops at the first loss.
 	Sent, Answered int
 	// Slowest is the longest time between a number and its answer.
 	Slowest time.Duration
@@ -114,8 +113,8 @@ func (f *Flow) run(ctx context.Context, conn net.Conn, protocol proxy.Protocol, 
 	defer tick.Stop()
 	for number := uint64(1); ; number++ {
 		start := time.Now()
-		server, err := exchange(conn, number)
-		f.record(server, time.Since(start), err, protocol)
+		server, late, err := exchange(conn, number)
+		f.record(server, late, time.Since(start), err, protocol)
 		if err != nil && protocol == proxy.TCP {
 			return
 		}
@@ -127,10 +126,11 @@ func (f *Flow) run(ctx context.Context, conn net.Conn, protocol proxy.Protocol, 
 	}
 }
 
-func (f *Flow) record(server string, took time.Duration, err error, protocol proxy.Protocol) {
+func (f *Flow) record(server string, late int, took time.Duration, err error, protocol proxy.Protocol) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.report.Sent++
+	f.report.Answered += late
 	f.report.Slowest = max(f.report.Slowest, took)
 	if err != nil {
 		if protocol == proxy.TCP {
@@ -145,47 +145,46 @@ func (f *Flow) record(server string, took time.Duration, err error, protocol pro
 }
 
 // exchangeTCP sends a number and expects it back.
-func exchangeTCP(conn net.Conn, number uint64) (string, error) {
+func exchangeTCP(conn net.Conn, number uint64) (server string, late int, err error) {
 	_ = conn.SetDeadline(time.Now().Add(flowPatience))
 	sent := binary.BigEndian.AppendUint64(nil, number)
 	if _, err := conn.Write(sent); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	back := make([]byte, len(sent))
 	if _, err := io.ReadFull(conn, back); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	if !bytes.Equal(sent, back) {
-		return "", fmt.Errorf("sent number %d, received %d", number, binary.BigEndian.Uint64(back))
+		return "", 0, fmt.Errorf("sent number %d, received %d", number, binary.BigEndian.Uint64(back))
 	}
-	return "", nil
+	return "", 0, nil
 }
 
-// exchangeUDP sends a number and expects it behind a banner; older answers are skipped.
-func exchangeUDP(conn net.Conn, number uint64) (string, error) {
+// exchangeUDP sends a number and expects it behind a banner. Answers to earlier numbers, which came too late for them, are counted.
+func exchangeUDP(conn net.Conn, number uint64) (server string, late int, err error) {
 	_ = conn.SetDeadline(time.Now().Add(DefaultTimeout))
-	sent := binary.BigEndian.AppendUint64(nil, number)
-	if _, err := conn.Write(sent); err != nil {
-		return "", err
+	if _, err := conn.Write(binary.BigEndian.AppendUint64(nil, number)); err != nil {
+		return "", 0, err
 	}
 	buf := make([]byte, 2048)
 	for {
 		n, err := conn.Read(buf)
 		if err != nil {
-			return "", err
+			return "", late, err
 		}
-		r := bufio.NewReader(bytes.NewReader(buf[:n]))
-		line, err := r.ReadString('\n')
+		line, back, _ := bytes.Cut(buf[:n], []byte("\n"))
+		g, err := parseBanner(string(line))
 		if err != nil {
-			return "", fmt.Errorf("answer without banner: %q", buf[:n])
+			return "", late, err
 		}
-		g, err := parseBanner(line)
-		if err != nil {
-			return "", err
+		if len(back) != 8 {
+			return "", late, fmt.Errorf("answer without a number: %q", buf[:n])
 		}
-		if back, _ := io.ReadAll(r); bytes.Equal(back, sent) {
-			return g.server, nil
+		if binary.BigEndian.Uint64(back) == number {
+			return g.server, late, nil
 		}
+		late++
 	}
 }
 

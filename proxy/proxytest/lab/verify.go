@@ -14,6 +14,9 @@ import (
 // VerifyTimeout is how long Verify waits for answers: every dropped packet takes that long.
 const VerifyTimeout = 300 * time.Millisecond
 
+// verifyTimeouts are tried one after the other where an answer is due: a busy machine may be late.
+var verifyTimeouts = []time.Duration{VerifyTimeout, time.Second, 5 * time.Second}
+
 // Verify sends packets for real and compares what becomes of them with what Trace says about a State that the node follows.
 // It returns one error for each packet that disagrees. Every host must serve proxytest.EndpointPorts (see ServeEndpoints).
 // Packets that Trace passes are not sent.
@@ -64,20 +67,19 @@ func (l *Lab) ServeEndpoints(more ...uint16) error {
 	return nil
 }
 
-// verify sends one packet. One that was dropped is tried again if it should not have been: a busy machine may be late.
+// verify sends one packet. One that was dropped is tried again if it should not have been.
 func (l *Lab) verify(s *proxy.State, p proxytest.Packet) error {
 	want := proxytest.Trace(s, p)
 	if want.Verdict == proxytest.Pass || l.asymmetric(p, want) {
 		return nil
 	}
-	options := DialOptions{Timeout: VerifyTimeout, Source: netip.AddrPortFrom(p.Source, 0)}
+	options := DialOptions{Source: netip.AddrPortFrom(p.Source, 0)}
 	var got Outcome
-	for range 3 {
+	for _, options.Timeout = range verifyTimeouts {
 		got = l.Host(p.From).Dial(p.Protocol, netip.AddrPortFrom(p.Destination, p.Port), options)
 		if got.Result != Timeout || want.Verdict == proxytest.Dropped {
 			break
 		}
-		options.Timeout *= 2
 	}
 	if why := l.disagreement(p, want, got); why != "" {
 		return fmt.Errorf("%v: %s: got %v, want %v", p, why, got, want)

@@ -22,9 +22,12 @@ var sysctls = map[string]string{
 	"ipv4/conf/all/accept_redirects":   "0",
 	"ipv4/conf/all/send_redirects":     "0",
 	"ipv4/conf/default/send_redirects": "0",
-	// Errors that answer a rejected connection are rate limited by default; tests that send many would see some as drops.
+	// Errors that answer a rejected connection are rate limited by default, those to one address, and before Linux 6.12 those of the whole machine, too
+	// (fifty at once); tests that send many would see some as drops. The masks are of the types that are limited: of none, and of one that is not in use.
 	"ipv4/icmp_ratelimit": "0",
 	"ipv6/icmp/ratelimit": "0",
+	"ipv4/icmp_ratemask":  "0",
+	"ipv6/icmp/ratemask":  "0",
 	// Duplicate address detection would make IPv6 addresses unusable for a second.
 	"ipv6/conf/all/accept_dad":     "0",
 	"ipv6/conf/default/accept_dad": "0",
