@@ -123,14 +123,15 @@ func (x *index) stale(f Flow) bool {
 }
 
 // match returns who owns the frontend that packets to an address meet, nil if nobody does, and whether it is dirty. As in
-// every Backend, a frontend of that very address comes before a NodePort.
+// every Backend, a frontend of that very address comes before a NodePort. NodePorts of loopback addresses count in every mode, though
+// only mode iptables serves them: in the others, a local program's flow that is removed by mistake begins anew with its next packet.
 func (x *index) match(dst netip.AddrPort) (owner *proxy.Service, dirty bool) {
 	own := proxy.FrontendKey{Addr: dst.Addr(), Port: dst.Port(), Protocol: proxy.UDP}
 	_, ownDirty := x.dirty[own]
 	if owner := x.owners[own]; owner != nil {
 		return owner, ownDirty
 	}
-	if _, ok := x.nodeAddrs[dst.Addr()]; !ok {
+	if _, ok := x.nodeAddrs[dst.Addr()]; !ok && !dst.Addr().IsLoopback() {
 		return nil, ownDirty
 	}
 	node := proxy.FrontendKey{Port: dst.Port(), Protocol: proxy.UDP}

@@ -95,6 +95,13 @@ func TestStale(t *testing.T) {
 		{name: "external IP on the node goes, the node port behind it serves", before: []Change{{New: service("ext", []string{nodeIP + ":30053"}, podB)}, {New: service("dns", node, podA)}}, changed: []Change{{Old: service("ext", []string{nodeIP + ":30053"}, podB)}}, flow: flow(nodeIP+":30053", podA)},
 		{name: "external IP on the node goes, the node port behind it does not know the endpoint", before: []Change{{New: service("ext", []string{nodeIP + ":30053"}, podB)}, {New: service("dns", node, podA)}}, changed: []Change{{Old: service("ext", []string{nodeIP + ":30053"}, podB)}}, flow: flow(nodeIP+":30053", podB), stale: true},
 
+		{name: "node port on a loopback address, endpoint gone", changed: []Change{{New: service("dns", node, podA)}}, flow: flow("127.0.0.1:30053", podB), stale: true},
+		{name: "node port on a loopback address, endpoint serves", changed: []Change{{New: service("dns", node, podA)}}, flow: flow("127.0.0.2:30053", podA)},
+		{name: "node port on a loopback address, no serving endpoint", changed: []Change{{New: service("dns", node)}}, flow: flow("127.0.0.1:30053", podA), stale: true},
+		{name: "node port on a loopback address removed", before: []Change{{New: service("dns", node, podA)}}, changed: []Change{{Old: service("dns", node, podA), New: dns}}, flow: flow("127.0.0.1:30053", podA), stale: true},
+		{name: "node port on a loopback address added, flow bypassed it", changed: []Change{{New: service("dns", node, podA)}}, flow: flow("127.0.0.1:30053", "127.0.0.1:30053"), stale: true},
+		{name: "another port of a loopback address", changed: []Change{{New: service("dns", node, podA)}}, flow: flow("127.0.0.1:30054", "127.0.0.1:30054")},
+
 		{name: "address of no service", changed: []Change{{New: dns}}, flow: flow("8.8.8.8:53", "8.8.8.8:53")},
 		{name: "other port of a service's address", changed: []Change{{New: dns}}, flow: flow("10.96.0.10:54", "10.96.0.10:54")},
 		{name: "straight to a pod", changed: []Change{{New: dns}}, flow: flow(podB, podB)},
