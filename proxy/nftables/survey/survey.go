@@ -8,6 +8,7 @@ import (
 	"github.com/google/nftables/expr"
 
 	"turnout/proxy"
+	"turnout/proxy/nftables/compat"
 )
 
 // Table is a table of nftables, those of iptables-nft included.
@@ -36,7 +37,15 @@ func (t *Table) String() string { return t.Family + " " + t.Name }
 
 // Tables lists the tables that packets of a family meet, in the network namespace of the calling thread. Rules of chains that skip names are not read:
 // there may be tens of thousands of those that belong to a proxy.
-func Tables(f proxy.Family, skip func(table, chain string) bool) ([]*Table, error) {
+func Tables(f proxy.Family, skip func(table, chain string) bool) (out []*Table, err error) {
+	err = compat.Steady(func() error {
+		out, err = tables(f, skip)
+		return err
+	})
+	return out, err
+}
+
+func tables(f proxy.Family, skip func(table, chain string) bool) ([]*Table, error) {
 	c, err := lib.New()
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
