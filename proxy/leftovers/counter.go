@@ -21,8 +21,7 @@ func findCounters() (names []string, err error) {
 		switch {
 		case err == nil:
 			names = append(names, name)
-		case errors.Is(err, fs.ErrNotExist):
-		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP): // the kernel has no counters
+		case errors.Is(err, fs.ErrNotExist), Lacking(err):
 		default:
 			errs = append(errs, err)
 		}

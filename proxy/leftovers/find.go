@@ -101,7 +101,7 @@ func (r *Remains) Kept() (out []Kept) {
 			out = append(out, Kept{o, "another program needs it"})
 		}
 	}
-	for _, o := range r.ipvs.Kept() {
+	for _, o := range r.ipvs.doubtful() {
 		out = append(out, Kept{o, "it may be somebody else's; if it is a NodePort of kube-proxy's: ipvsadm --delete-service"})
 	}
 	for _, set := range r.sets {

@@ -51,8 +51,8 @@ func findIPSets() ([]ipset, error) {
 	req := ipsetRequest(nl.IPSET_CMD_LIST)
 	req.AddData(nl.NewRtAttr(nl.IPSET_ATTR_FLAGS|unix.NLA_F_NET_BYTEORDER, binary.BigEndian.AppendUint32(nil, listHeader)))
 	answers, err := req.Execute(unix.NETLINK_NETFILTER, 0)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-		return nil, nil // nobody answers for this part of netfilter
+	if Lacking(err) {
+		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list the ipsets: %w", err)

@@ -3,6 +3,7 @@ package leftovers
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -29,18 +30,19 @@ type Iptables struct {
 // CAP_NET_ADMIN.
 func FindIptables(s Scope, f proxy.Family) (*Iptables, error) {
 	reader := compat.New(f)
-	all, err := reader.Chains(iptablesTables...)
+	found := &Iptables{Family: f, ours: map[compat.Chain]bool{}, kept: map[compat.Chain][]string{}}
+	var all []compat.Chain
+	err := compat.Steady(func() (err error) {
+		all, err = reader.Chains(iptablesTables...)
+		return err
+	})
+	if Lacking(err) {
+		return found, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	found := &Iptables{Family: f, ours: map[compat.Chain]bool{}, kept: map[compat.Chain][]string{}}
-	others := slices.DeleteFunc(all, func(c compat.Chain) bool {
-		owned := s.owns(c.Table, c.Name)
-		if owned {
-			found.chains, found.ours[c] = append(found.chains, c), true
-		}
-		return owned
-	})
+	others := found.own(s, all)
 	if len(found.chains) == 0 {
 		return found, nil
 	}
@@ -53,8 +55,53 @@ func FindIptables(s Scope, f proxy.Family) (*Iptables, error) {
 			found.sort(c, r)
 		}
 	}
+	if err := found.keep(reader); err != nil {
+		return nil, err
+	}
 	found.chains = slices.DeleteFunc(found.chains, func(c compat.Chain) bool { return found.kept[c] != nil })
 	return found, nil
+}
+
+// own notes the chains that are in scope, and returns the others.
+func (i *Iptables) own(s Scope, all []compat.Chain) (others []compat.Chain) {
+	names := map[string][]string{}
+	for _, c := range all {
+		names[c.Table] = append(names[c.Table], c.Name)
+	}
+	scopes := map[string]Scope{}
+	for table, chains := range names {
+		scopes[table] = s.beside(chains)
+	}
+	for _, c := range all {
+		if scopes[c.Table].owns(c.Table, c.Name) {
+			i.chains, i.ours[c] = append(i.chains, c), true
+		} else {
+			others = append(others, c)
+		}
+	}
+	return others
+}
+
+// keep has stay what chains lead to that stay.
+func (i *Iptables) keep(reader *compat.Reader) error {
+	for next := slices.Collect(maps.Keys(i.kept)); len(next) > 0; next = next[1:] {
+		from := next[0]
+		rules, err := reader.Rules(from.Table, from.Name)
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			to := compat.Chain{Table: r.Table, Name: r.Jump}
+			if !i.ours[to] {
+				continue
+			}
+			if i.kept[to] == nil {
+				next = append(next, to)
+			}
+			i.kept[to] = append(i.kept[to], r.Chain)
+		}
+	}
+	return nil
 }
 
 // sort notes a rule that leads to a chain of kube-proxy's: from a chain at a hook, or from one that kube-proxy has in other modes, it was put there by
@@ -73,7 +120,7 @@ func (i *Iptables) sort(from compat.Chain, r compat.Rule) {
 // Objects lists what Remove removes.
 func (i *Iptables) Objects() (out []Object) {
 	for _, r := range i.jumps {
-		out = append(out, Object{Family: i.Family, Kind: "rule", Table: r.Table, Name: r.Chain, Detail: r.Jump})
+		out = append(out, i.jump(r))
 	}
 	for _, c := range i.chains {
 		out = append(out, i.chain(c))
@@ -81,15 +128,19 @@ func (i *Iptables) Objects() (out []Object) {
 	return out
 }
 
-// Kept lists the chains that stay because another program's rules lead to them.
+// Kept lists the chains that stay because another program's rules lead to them, or to a chain that leads to them.
 func (i *Iptables) Kept() (out []Object) {
 	for c, users := range i.kept {
 		o := i.chain(c)
-		o.UsedBy = users
+		o.UsedBy = slices.Compact(slices.Sorted(slices.Values(users)))
 		out = append(out, o)
 	}
 	slices.SortFunc(out, func(a, b Object) int { return strings.Compare(a.String(), b.String()) })
 	return out
+}
+
+func (i *Iptables) jump(r compat.Rule) Object {
+	return Object{Family: i.Family, Kind: "rule", Table: r.Table, Name: r.Chain, Detail: r.Jump}
 }
 
 func (i *Iptables) chain(c compat.Chain) Object {
@@ -100,21 +151,21 @@ func (i *Iptables) chain(c compat.Chain) Object {
 // connections that were translated go on, since that is remembered for each. What is gone already is no error.
 func (i *Iptables) Remove() error {
 	reader := compat.New(i.Family)
-	if err := inChunks(i.jumps, reader.Delete); err != nil {
+	if err := inChunks(i.jumps, i.jump, reader.Delete); err != nil {
 		return err
 	}
 	// Chains lead to each other, so all are emptied before the first is deleted.
-	if err := inChunks(i.chains, reader.Empty); err != nil {
+	if err := inChunks(i.chains, i.chain, reader.Empty); err != nil {
 		return err
 	}
-	return inChunks(i.chains, reader.DeleteChains)
+	return inChunks(i.chains, i.chain, reader.DeleteChains)
 }
 
 // chunk is how many messages one batch has: the kernel answers each, and the answers must fit the socket's buffer.
 const chunk = 200
 
 // inChunks does something with a list in batches. Where a batch is refused, its parts are tried one by one, so that one does not keep the others.
-func inChunks[T any](list []T, do func(...T) error) error {
+func inChunks[T any](list []T, object func(T) Object, do func(...T) error) error {
 	var errs []error
 	for batch := range slices.Chunk(list, chunk) {
 		if do(batch...) == nil {
@@ -122,7 +173,7 @@ func inChunks[T any](list []T, do func(...T) error) error {
 		}
 		for _, one := range batch {
 			if err := do(one); err != nil && !errors.Is(err, unix.ENOENT) {
-				errs = append(errs, fmt.Errorf("remove what an earlier proxy left: %w", err))
+				errs = append(errs, fmt.Errorf("remove %s: %w", object(one), err))
 			}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -61,7 +62,7 @@ func (i *IPVS) findDevice() error {
 		return fmt.Errorf("look for interface %s: %w", ipvs.Device, err)
 	}
 	i.link = link
-	addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	addrs, err := listed(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list the addresses of interface %s: %w", ipvs.Device, err)
 	}
@@ -73,9 +74,23 @@ func (i *IPVS) findDevice() error {
 	return nil
 }
 
+// listed has something listed again while changes interrupt that, so that nothing is missing: a virtual server at an address that is passed over would be
+// taken for somebody else's.
+func listed[T any](list func() ([]T, error)) (out []T, err error) {
+	for range attempts {
+		if out, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return out, err
+}
+
 func (i *IPVS) findTables() error {
 	for _, f := range proxy.Families {
 		servers, table, err := ipvs.Record(f)
+		if Lacking(err) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -101,12 +116,17 @@ func (i *IPVS) Objects() (out []Object) {
 	return out
 }
 
-// Kept lists the virtual servers that may or may not be kube-proxy's. There are none if no proxy was in mode ipvs.
+// Kept lists the virtual servers that are not known to be a proxy's. There are none if no proxy was in mode ipvs.
 func (i *IPVS) Kept() (out []Object) {
 	for _, s := range i.others {
 		out = append(out, serverObject(s))
 	}
 	return out
+}
+
+// doubtful are those of Kept that kube-proxy may have made. Where this proxy has a table, that knows all that a proxy made.
+func (i *IPVS) doubtful() []Object {
+	return slices.DeleteFunc(i.Kept(), func(o Object) bool { return slices.Contains(i.tables, o.Family) })
 }
 
 // Remove removes what was found. With the interface go its addresses, and with them the way to the virtual servers. The table, which knows of others, goes last.

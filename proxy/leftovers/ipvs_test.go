@@ -97,3 +97,39 @@ func TestFindIPVSWithoutInterface(t *testing.T) {
 		}
 	})
 }
+
+// Addresses are listed again while changes interrupt that, but not for ever: what came with the interruption does not count.
+func TestListed(t *testing.T) {
+	for _, interruptions := range []int{0, attempts - 1, attempts} {
+		asked := 0
+		got, err := listed(func() ([]int, error) {
+			if asked++; asked <= interruptions {
+				return []int{1}, netlink.ErrDumpInterrupted
+			}
+			return []int{1, 2}, nil
+		})
+		if whole := interruptions < attempts; whole != (err == nil) || whole && len(got) != 2 || asked > attempts {
+			t.Errorf("after %d interruptions: %v, %v, asked %d times", interruptions, got, err, asked)
+		}
+	}
+}
+
+// The tables of both families are told apart, as one may be left when the other is gone.
+func TestTableObjects(t *testing.T) {
+	found := &IPVS{tables: proxy.Families[:]}
+	var got []string
+	for _, o := range found.Objects() {
+		got = append(got, o.String())
+	}
+	if d := cmp.Diff([]string{"table: ip kube-proxy-ipvs", "table: ip6 kube-proxy-ipvs"}, got); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+}
+
+// Virtual servers that no proxy is known to have made may be kube-proxy's, unless a table of this proxy knows all of a family's.
+func TestDoubtfulServers(t *testing.T) {
+	found := &Remains{ipvs: &IPVS{others: []genl.Key{server(proxy.TCP, "192.0.2.1:80"), server(proxy.TCP, "[2001:db8::1]:80")}, tables: []proxy.Family{proxy.IPv4}}}
+	if kept := found.Kept(); len(kept) != 1 || kept[0].Family != proxy.IPv6 || len(found.ipvs.Kept()) != 2 {
+		t.Errorf("kept: %v, of IPVS: %v", kept, found.ipvs.Kept())
+	}
+}

@@ -1,8 +1,10 @@
 package leftovers_test
 
 import (
+	"errors"
 	"fmt"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -146,13 +148,19 @@ COMMIT
 // load has iptables-restore take the lines that are kube-proxy's, or those that are not, or all.
 func load(t *testing.T, variant string, f proxy.Family, kubeProxy, others bool) {
 	t.Helper()
+	loadLines(t, variant, f, func(_ string, is bool) bool { return is && kubeProxy || !is && others })
+}
+
+// loadLines has iptables-restore take some lines, by what they are and whether they are kube-proxy's.
+func loadLines(t *testing.T, variant string, f proxy.Family, pick func(line string, kubeProxy bool) bool) {
+	t.Helper()
 	var b strings.Builder
 	for line := range strings.Lines(tables) {
 		is, table := strings.HasPrefix(line, "!"), !strings.ContainsAny(line[:1], "!:-")
 		if f == proxy.IPv6 {
 			line = strings.NewReplacer("10.96.0.1/32", "fd00::1/128", "10.96.0.9/32", "fd00::9/128", "10.244.0.2:6443", "[fd00:1::2]:6443", "172.17.0.0/16", "fd00:17::/64").Replace(line)
 		}
-		if table || is && kubeProxy || !is && others {
+		if table || pick(line, is) {
 			b.WriteString(strings.TrimPrefix(line, "!"))
 		}
 	}
@@ -298,6 +306,63 @@ func TestKernelKeepWhatOthersUse(t *testing.T) {
 	})
 }
 
+// What such a chain leads to stays, too, or the chain would mean something else, and could not be removed later.
+func TestKernelKeepWhatItLeadsTo(t *testing.T) {
+	each(t, func(t *testing.T, f proxy.Family) {
+		load(t, "nft", f, false, true)
+		others := save(t, "nft", f)
+		load(t, "nft", f, true, false)
+		run(t, "*nat\n-A CNI-HOSTPORT-DNAT -j KUBE-EXT-NPX46M4PTMTKRN6Y\nCOMMIT\n", program("nft", f, "-restore"), "--noflush")
+		var kept []string
+		for _, o := range remove(t, f).Kept() {
+			kept = append(kept, o.Name+" used by "+strings.Join(o.UsedBy, ", "))
+		}
+		want := []string{"KUBE-EXT-NPX46M4PTMTKRN6Y used by CNI-HOSTPORT-DNAT", "KUBE-SEP-AAAAAAAAAAAAAAAA used by KUBE-SVC-NPX46M4PTMTKRN6Y",
+			"KUBE-SEP-QZ4QKJTZJTQEV3VB used by KUBE-SVC-NPX46M4PTMTKRN6Y", "KUBE-SVC-NPX46M4PTMTKRN6Y used by KUBE-EXT-NPX46M4PTMTKRN6Y"}
+		if d := cmp.Diff(want, kept); d != "" {
+			t.Errorf("kept: -want +got:\n%s", d)
+		}
+		left := slices.DeleteFunc(save(t, "nft", f), func(line string) bool { return slices.Contains(others, line) })
+		if !slices.Contains(left, ":KUBE-SEP-AAAAAAAAAAAAAAAA -") || len(left) != 4+5 { // the chains, and their rules with the one that leads there
+			t.Errorf("left:\n%s", strings.Join(left, "\n"))
+		}
+	})
+}
+
+// ofIPVS finds the chains that only mode ipvs has, ofBoth those that mode iptables has, too.
+var (
+	ofIPVS = regexp.MustCompile(`KUBE-(NODE-PORT|LOAD-BALANCER|SOURCE-RANGES-FIREWALL|IPVS-FILTER|IPVS-OUT-FILTER)\s`)
+	ofBoth = regexp.MustCompile(`KUBE-(SERVICES|POSTROUTING|MARK-MASQ|FORWARD|PROXY-FIREWALL) `)
+)
+
+// Of mode ipvs only what is its own is removed where there is mode iptables, too; what both have goes if there is not.
+func TestKernelRemoveOnlyModeIPVS(t *testing.T) {
+	for _, variant := range []string{"nft", "legacy"} {
+		for _, beside := range []bool{true, false} {
+			each(t, func(t *testing.T, f proxy.Family) {
+				loadLines(t, variant, f, func(line string, kubeProxy bool) bool { return !kubeProxy || beside && !ofIPVS.MatchString(line) })
+				want := save(t, variant, f)
+				proxytest.InNamespace(t, func() {
+					loadLines(t, variant, f, func(line string, kubeProxy bool) bool {
+						return !kubeProxy || beside || strings.HasPrefix(line, "!:") && (ofIPVS.MatchString(line) || ofBoth.MatchString(line))
+					})
+					found, err := leftovers.FindIptables(leftovers.Scope{IPVS: true}, f)
+					legacy, err2 := leftovers.FindLegacy(leftovers.Scope{IPVS: true}, f)
+					if err := errors.Join(err, err2); err != nil {
+						t.Fatal(err)
+					}
+					if err := errors.Join(found.Remove(), legacy.Remove()); err != nil {
+						t.Error(err)
+					}
+					if d := cmp.Diff(want, save(t, variant, f)); d != "" {
+						t.Errorf("%s, beside mode iptables %t: -want +got:\n%s", variant, beside, d)
+					}
+				})
+			})
+		}
+	}
+}
+
 // More chains than fit one batch, and than the kernel's answers fit a socket's buffer.
 func TestKernelRemoveMany(t *testing.T) {
 	each(t, func(t *testing.T, f proxy.Family) {
@@ -405,7 +470,8 @@ func findLegacy(t *testing.T, f proxy.Family) *leftovers.Legacy {
 	return found
 }
 
-// What another program's chain leads to stays, with all that it leads to; a rule without a target, too, though the one behind it goes.
+// What another program's chain leads to stays, with all that it leads to, but not the jumps by which packets came to it before; a rule without a target
+// stays, too, though the one behind it goes.
 func TestKernelKeepLegacyThatOthersUse(t *testing.T) {
 	each(t, func(t *testing.T, f proxy.Family) {
 		run(t, `*nat
@@ -414,6 +480,7 @@ func TestKernelKeepLegacyThatOthersUse(t *testing.T) {
 :KUBE-NODEPORTS - [0:0]
 :KUBE-MARK-MASQ - [0:0]
 :KUBE-POSTROUTING - [0:0]
+-A PREROUTING -j KUBE-NODEPORTS
 -A OUTPUT -p udp
 -A OUTPUT -j KUBE-SERVICES
 -A OUTPUT -p tcp

@@ -58,20 +58,22 @@ func (l *Legacy) look(t *xtable) error {
 	if err != nil {
 		return err
 	}
-	_, _, gone, err := t.without(func(chain string) bool { return l.scope.owns(t.name, chain) })
+	_, kept, gone, err := t.without(l.scope)
 	if err != nil {
 		return err
 	}
-	for _, name := range chains(entries) {
+	names := chains(entries)
+	scope := l.scope.beside(names)
+	for _, name := range names {
 		o := Object{Family: l.family, Kind: "chain", Table: t.name, Name: name, Legacy: true}
 		switch {
-		case slices.Contains(gone, name):
+		case gone[name]:
 			l.gone = append(l.gone, o)
-		case l.scope.owns(t.name, name):
+		case scope.owns(t.name, name):
 			l.kept = append(l.kept, o)
 		}
 	}
-	if len(gone) > 0 {
+	if slices.Contains(kept, false) {
 		l.tables = append(l.tables, t.name)
 	}
 	return nil
@@ -89,12 +91,15 @@ func (l *Legacy) Remove() error {
 	if len(l.tables) == 0 {
 		return nil
 	}
-	unlock := lockXtables()
-	defer unlock()
-	var errs []error
 	if unsafe.Sizeof(uintptr(0)) != 8 {
 		return fmt.Errorf("the tables of iptables-legacy for %s: can be written on machines of 64 bits only; remove the chains with the program iptables-legacy", l.family)
 	}
+	unlock, err := lockXtables(xtablesLock, lockPatience)
+	if err != nil {
+		return fmt.Errorf("write the tables of iptables-legacy for %s: %w", l.family, err)
+	}
+	defer unlock()
+	var errs []error
 	for _, name := range l.tables {
 		err := withSocket(l.family, func(fd int) error { return l.removeFrom(fd, name) })
 		if err != nil {
@@ -110,7 +115,7 @@ func (l *Legacy) removeFrom(fd int, name string) error {
 		if err != nil {
 			return err
 		}
-		next, kept, _, err := t.without(func(chain string) bool { return l.scope.owns(name, chain) })
+		next, kept, _, err := t.without(l.scope)
 		if err != nil {
 			return err
 		}
@@ -123,20 +128,26 @@ func (l *Legacy) removeFrom(fd int, name string) error {
 // attempts is how often a table is read again that others change meanwhile.
 const attempts = 5
 
-// lockXtables takes the lock that all programs of iptables-legacy hold while they change a table, and gives up after a second: the kernel
-// itself refuses what was made for another table.
-func lockXtables() (unlock func()) {
-	file, err := os.OpenFile("/run/xtables.lock", os.O_RDONLY|os.O_CREATE, 0o600)
+// xtablesLock is the file that all programs of iptables-legacy lock while they change a table, and lockPatience how long to wait for it: as kube-proxy
+// has iptables wait.
+const (
+	xtablesLock  = "/run/xtables.lock"
+	lockPatience = 5 * time.Second
+)
+
+// lockXtables takes the lock. Without it, what another program changes meanwhile could be lost: the kernel refuses what was made for another table
+// only if that has another number of entries. Where the file cannot be had, as in a container without it, no other program shares it.
+func lockXtables(path string, patience time.Duration) (unlock func(), err error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o600)
 	if err != nil {
-		return func() {}
+		return func() {}, nil
 	}
-	for range 50 {
-		if unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
+	err = whileBusy(time.Now().Add(patience), unix.EWOULDBLOCK, func() error { return unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("another program has held %s for %v (fuser %s names it): %w", path, patience, path, err)
 	}
-	return func() { file.Close() }
+	return func() { file.Close() }, nil
 }
 
 // Lengths and places in what the kernel takes and gives (include/uapi/linux/netfilter/x_tables.h, netfilter_ipv4/ip_tables.h,

@@ -11,7 +11,8 @@ import (
 type Scope struct {
 	// Iptables are the chains and packet counters of mode iptables. Mode ipvs has some of them, too.
 	Iptables bool
-	// IPVS are the chains and ipsets that only mode ipvs has, virtual servers, and the interface with their addresses.
+	// IPVS are the chains and ipsets that only mode ipvs has, virtual servers, and the interface with their addresses; in tables where there is nothing of
+	// mode iptables, also the chains that both have.
 	IPVS bool
 	// IPVSRules are, without the rest of IPVS, the chains and ipsets: what a proxy removes that takes over the virtual servers.
 	IPVSRules bool
@@ -44,6 +45,17 @@ func (s Scope) owns(table, chain string) bool {
 		return true
 	}
 	return s.Iptables && (iptables.Owns(table, chain) || slices.Contains(olderChains[table], chain) || table == "nat" && strings.HasPrefix(chain, olderPrefix))
+}
+
+// beside returns the scope in a table that has these chains: what kube-proxy's mode ipvs shares with mode iptables is left to the latter if that is there, too.
+func (s Scope) beside(chains []string) Scope {
+	s.Iptables = s.Iptables || s.IPVS && !slices.ContainsFunc(chains, ofIptablesAlone)
+	return s
+}
+
+// ofIptablesAlone tells that a chain is one that mode iptables always has in some table, and mode ipvs never.
+func ofIptablesAlone(chain string) bool {
+	return chain == "KUBE-NODEPORTS" || chain == "KUBE-EXTERNAL-SERVICES" || chain == "KUBE-PROXY-CANARY"
 }
 
 // Tables of iptables that kube-proxy writes to.

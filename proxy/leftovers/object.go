@@ -10,7 +10,7 @@ import (
 // Object is one thing in the kernel that an earlier proxy left.
 type Object struct {
 	Family proxy.Family
-	Kind   string   // "chain", "rule", "virtual server", "interface", "ipset" or "counter"
+	Kind   string   // "chain", "rule", "virtual server", "interface", "table", "ipset" or "counter"
 	Table  string   // of iptables; empty for what is in none
 	Legacy bool     // of iptables-legacy, which nftables knows nothing of
 	Name   string   // of the chain; for a rule, the chain that it stands in
@@ -28,7 +28,10 @@ func (o Object) String() string {
 	if o.Legacy {
 		kind = "legacy " + kind
 	}
-	if o.Table == "" {
+	switch {
+	case kind == "table":
+		return kind + ": " + family + " " + o.Name
+	case o.Table == "":
 		return kind + ": " + o.Name
 	}
 	s := fmt.Sprintf("%s: %s %s %s", kind, family, o.Table, o.Name)

@@ -60,10 +60,10 @@ func Owns(table, chain string) bool {
 	return Scope{Iptables: true, IPVS: true}.owns(table, chain)
 }
 
-// Translating lists the chains that have one of these targets.
+// Translating lists the chains that have one of these targets, but for those of proxies.
 func (t *LegacyTable) Translating(targets []string) (out []string) {
 	for chain, list := range t.Targets {
-		if slices.ContainsFunc(list, func(n string) bool { return slices.Contains(targets, n) }) {
+		if !Owns(t.Name, chain) && slices.ContainsFunc(list, func(n string) bool { return slices.Contains(targets, n) }) {
 			if chain == "" {
 				chain = "one of the kernel itself"
 			}

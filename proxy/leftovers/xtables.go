@@ -78,24 +78,24 @@ func chains(entries []xentry) (out []string) {
 	return out
 }
 
-// without returns the table without these chains and the rules in the kernel's own chains that lead to them, and which of its entries are in
-// what it returns. A chain that another program's chain leads to is kept, with all that it leads to itself.
-func (t *xtable) without(owned func(chain string) bool) (out *xtable, kept []bool, gone []string, err error) {
+// without returns the table without the chains in scope and the rules of kube-proxy's that lead to them, which of its entries are in what it
+// returns, and the chains that are not. A chain that another program's chain leads to is kept, with all that it leads to itself.
+func (t *xtable) without(s Scope) (out *xtable, kept []bool, gone map[string]bool, err error) {
 	entries, err := t.parse()
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	drop := droppable(entries, owned, t.ofKubeProxy)
+	s = s.beside(chains(entries))
+	owned := func(chain string) bool { return s.owns(t.name, chain) }
+	gone = droppable(entries, owned, t.ofKubeProxy)
 	kept = make([]bool, len(entries))
 	places := make(map[int]int, len(entries)+1) // from old to new; what is dropped is the next that is not
 	size := 0
 	for i, e := range entries {
 		places[e.at] = size
-		kept[i] = !drop[e.in] && (!t.ofKubeProxy(e.in) || !drop[leadsTo(entries, e)])
-		if kept[i] {
+		jump := owned(leadsTo(entries, e)) && !owned(e.in) && t.ofKubeProxy(e.in)
+		if kept[i] = !gone[e.in] && !jump; kept[i] {
 			size += len(e.bytes)
-		} else if e.chain != "" {
-			gone = append(gone, e.chain)
 		}
 	}
 	out = &xtable{name: t.name, family: t.family, hooks: t.hooks, blob: make([]byte, 0, size)}
@@ -115,9 +115,15 @@ func (t *xtable) without(owned func(chain string) bool) (out *xtable, kept []boo
 		}
 	}
 	for h := range t.entry {
-		if t.hooks&(1<<h) != 0 {
-			out.entry[h], out.end[h] = uint32(places[int(t.entry[h])]), uint32(places[int(t.end[h])])
+		if t.hooks&(1<<h) == 0 {
+			continue
 		}
+		entry, known := places[int(t.entry[h])]
+		end, both := places[int(t.end[h])]
+		if !known || !both { // its head was read before somebody changed it
+			return nil, nil, nil, fmt.Errorf("%w: the chain of hook %d begins at %d and ends at %d, where no rule begins", errBlob, h, t.entry[h], t.end[h])
+		}
+		out.entry[h], out.end[h] = uint32(entry), uint32(end)
 	}
 	return out, kept, gone, nil
 }
