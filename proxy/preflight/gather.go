@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"turnout/proxy"
@@ -143,7 +144,7 @@ func (g *gatherer) there(module string) bool {
 
 // network looks for what tells of the CNI plugin.
 func (g *gatherer) network() {
-	links, err := interfaceNames()
+	links, err := interfaceNames(netlink.LinkList)
 	if err != nil {
 		g.unseen("the network interfaces", err, "")
 	}

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"turnout/proxy"
 	"turnout/proxy/config"
@@ -42,7 +41,7 @@ func (g *gatherer) rules() {
 		if !g.nft {
 			continue
 		}
-		if f.Tables[family], err = survey.Tables(family, skipped); lacks(err) {
+		if f.Tables[family], err = survey.Tables(family, skipped); leftovers.Lacking(err) {
 			g.nft = false
 			continue
 		} else if err != nil {
@@ -60,15 +59,10 @@ func (g *gatherer) rules() {
 	for _, name := range []string{localhostCounter, invalidCounter} {
 		if n, err := nfacct.Packets(name); err == nil {
 			f.Counted[name] = n
-		} else if !errors.Is(err, fs.ErrNotExist) && !lacks(err) {
+		} else if !errors.Is(err, fs.ErrNotExist) && !leftovers.Lacking(err) {
 			g.unseen("the packet counter "+name, err, "")
 		}
 	}
-}
-
-// lacks tells that the kernel has nothing that the error is about: no nftables, or not this family's, or no packet counters.
-func lacks(err error) bool {
-	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT)
 }
 
 // Counters that kube-proxy's and Turnout's mode iptables count with.
@@ -125,14 +119,22 @@ func (g *gatherer) virtualServers() {
 	g.facts.IPVS.Others = len(found.Kept())
 }
 
-// interfaceNames lists the network interfaces.
-func interfaceNames() (out []string, err error) {
-	links, err := netlink.LinkList()
+// interfaceNames names the network interfaces that list lists, which it does again while changes interrupt it.
+func interfaceNames(list func() ([]netlink.Link, error)) (out []string, err error) {
+	var links []netlink.Link
+	for range listAttempts {
+		if links, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
 	for _, l := range links {
 		out = append(out, l.Attrs().Name)
 	}
 	return out, err
 }
+
+// listAttempts is how often a listing is begun that the kernel calls inconsistent.
+const listAttempts = 5
 
 // pluginTypes reads the configuration of a CNI plugin, or of a list of them.
 func pluginTypes(data []byte) (out []string, err error) {
@@ -163,7 +165,9 @@ func (g *gatherer) running(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	answer, err := http.DefaultClient.Do(request)
+	// Never by way of an HTTP proxy, which the environment may name.
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	answer, err := client.Do(request)
 	if err != nil {
 		return // which is how it is without a proxy
 	}

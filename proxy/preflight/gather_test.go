@@ -1,6 +1,7 @@
 package preflight
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"turnout/proxy"
 	"turnout/proxy/config"
@@ -183,6 +186,30 @@ func TestRunning(t *testing.T) {
 			server.Close()
 		}
 		answer = "<html>"
+	}
+}
+
+// Interfaces are listed again while changes interrupt that, but not for ever.
+func TestInterfaceNames(t *testing.T) {
+	for _, test := range []struct {
+		interruptions int
+		want          error
+	}{{0, nil}, {listAttempts - 1, nil}, {listAttempts, netlink.ErrDumpInterrupted}} {
+		asked := 0
+		names, err := interfaceNames(func() ([]netlink.Link, error) {
+			links := []netlink.Link{&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}}}
+			if asked++; asked <= test.interruptions {
+				return links, netlink.ErrDumpInterrupted
+			}
+			return append(links, &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "kilo0"}}), nil
+		})
+		want := []string{"eth0", "kilo0"}
+		if test.want != nil {
+			want = want[:1]
+		}
+		if !slices.Equal(names, want) || !errors.Is(err, test.want) || asked > listAttempts {
+			t.Errorf("after %d interruptions: %v, %v; want %v, %v", test.interruptions, names, err, want, test.want)
+		}
 	}
 }
 

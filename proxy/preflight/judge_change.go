@@ -15,7 +15,7 @@ func (j *judge) change() {
 	j.invalid()
 	j.undefined()
 	if j.leaves(config.IPVS) {
-		j.add(Warning, Change, IPVSConnections, "drain the node first, or have clients connect again", "connections that IPVS carries end when its virtual servers go")
+		j.add(OK, Change, IPVSConnections, "", "connections that IPVS carries go on: what they need of it stays until the last has ended")
 	}
 	switch {
 	case j.mode != config.IPVS:
@@ -41,7 +41,8 @@ func limits() string {
 	return strings.Join(names, ", ")
 }
 
-// settings are those of the file, if there is one, or the defaults. A file that cannot be read has findings of its own.
+// settings are those of the file, if there is one, or the defaults: nodePortAddresses, whether mode iptables serves NodePorts on loopback addresses, and
+// conntrack.tcpBeLiberal. A file that cannot be read has findings of its own.
 func (j *judge) settings() (nodePorts []string, localhost, liberal, known bool) {
 	if j.facts.File != nil {
 		if s, ok := settingsOf(j.facts.File.Data); ok {
@@ -53,8 +54,8 @@ func (j *judge) settings() (nodePorts []string, localhost, liberal, known bool) 
 
 // localhost is about NodePorts on 127.0.0.1, which only mode iptables has.
 func (j *judge) localhost() {
-	nodePorts, localhost, _, _ := j.settings()
-	served := j.facts.RouteLocalnet && localhost && onLoopback(nodePorts)
+	_, localhost, _, _ := j.settings()
+	served := j.facts.RouteLocalnet && localhost
 	switch counted, there := j.facts.Counted[localhostCounter]; {
 	case !j.leaves(config.IPTables) || !served:
 	case there && counted == 0:
@@ -68,7 +69,7 @@ func (j *judge) localhost() {
 		}
 		j.add(Warning, Change, LocalhostNodePorts, "have their users connect to the node's address, to the ClusterIP or to a hostPort", "%s", text)
 	}
-	if j.mode == config.IPTables && localhost && onLoopback(nodePorts) && (j.leaves(config.NFTables) || j.leaves(config.IPVS)) {
+	if j.mode == config.IPTables && localhost && (j.leaves(config.NFTables) || j.leaves(config.IPVS)) {
 		j.add(OK, Change, LocalhostNodePorts, "", "NodePorts are served on loopback addresses (127.0.0.1), too, which makes packets from outside to such addresses pass the kernel's first check (route_localnet)")
 	}
 }

@@ -35,7 +35,7 @@ func (j *judge) told(field string) bool {
 // values are what a file says about things that differ between modes.
 type values struct {
 	nodePorts          []string
-	localhost, liberal bool
+	localhost, liberal bool // localhost: NodePorts on 127.0.0.1, in mode iptables
 	scheduler          string
 	protect            bool
 }
@@ -48,16 +48,8 @@ func settingsOf(data []byte) (values, bool) {
 	if err != nil {
 		return values{}, false
 	}
+	iptables, err := cfg.In(config.IPTables)
+	localhost := err == nil && iptables.LocalhostNodePorts
 	e := cfg.External
-	return values{e.NodePortAddresses, *e.IPTables.LocalhostNodePorts, cfg.Conntrack.TCPBeLiberal, e.IPVS.Scheduler, cfg.ProtectTable}, true
-}
-
-// onLoopback tells whether NodePorts are served on 127.0.0.1 in mode iptables, as far as nodePortAddresses goes.
-func onLoopback(nodePorts []string) bool {
-	if len(nodePorts) == 0 {
-		return true
-	}
-	return slices.ContainsFunc(nodePorts, func(s string) bool {
-		return s == "all" || s == "localhost" || s == "0.0.0.0/0" || len(s) > 4 && s[:4] == "127."
-	})
+	return values{e.NodePortAddresses, localhost, cfg.Conntrack.TCPBeLiberal, e.IPVS.Scheduler, cfg.ProtectTable}, true
 }

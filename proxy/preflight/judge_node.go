@@ -93,10 +93,10 @@ func (j *judge) refusal(t Trial) string {
 // idle is about modules instead of a trial. It returns those that would be loaded.
 func (j *judge) idle(t Trial, seen map[string]bool) (idle []string) {
 	need := needOf(j.mode, t.Family, t.Variant, j.facts.Scheduler)
-	if missing := j.facts.Modules.Missing(need.must); len(missing) > 0 && !seen[missing[0]] {
-		seen[missing[0]] = true
+	if missing := strings.Join(j.facts.Modules.Missing(need.must), ", "); missing != "" && !seen[missing] {
+		seen[missing] = true
 		j.add(Blocked, Kernel, ModulesMissing, "install the package with the kernel's further modules, or use another mode",
-			"Linux %s has no module %s, which mode %s needs for %s", j.facts.Kernel, strings.Join(missing, ", "), j.mode, t.Family)
+			"Linux %s has no module %s, which mode %s needs for %s", j.facts.Kernel, missing, j.mode, t.Family)
 	}
 	if j.facts.Modules.unread != nil {
 		if !seen["modules"] {

@@ -28,15 +28,30 @@ func (j *judge) rules() {
 	if len(j.now) == 0 && len(j.facts.Unseen) == 0 {
 		j.add(OK, Rules, RulesOfNobody, "", "the kernel has no rules of a proxy")
 	}
-	if j.facts.Running != "" {
-		j.add(OK, Rules, ProxyRuns, "", "a proxy runs in mode %s (http://%s/proxyMode): it must end before, or when, this one starts", j.facts.Running, j.facts.RunningAt)
+	if running := j.facts.Running; running != "" {
+		what := "it must end before, or when, this one starts"
+		if slices.ContainsFunc(j.now, func(p Present) bool { return string(p.Mode) == running && p.By == "Turnout" }) {
+			what = "if it is this Turnout, the label of the Node changes its mode; any other must end before, or when, this one starts"
+		}
+		j.add(OK, Rules, ProxyRuns, "", "a proxy runs in mode %s (http://%s/proxyMode): %s", running, j.facts.RunningAt, what)
 	}
 	j.bothVariants()
 	for _, f := range j.facts.Families {
 		j.unreadable(f)
 		j.translators(f)
 	}
-	if n := j.facts.IPVS.Others; n > 0 {
+	j.virtualServers()
+}
+
+// virtualServers is about those that no proxy is known to have made. kube-proxy's NodePorts are among them, and nothing else tells of these.
+func (j *judge) virtualServers() {
+	n := j.facts.IPVS.Others
+	switch {
+	case n == 0:
+	case j.mode != config.IPVS && slices.ContainsFunc(j.now, func(p Present) bool { return p.Mode == config.IPVS && p.By == "kube-proxy" }):
+		j.add(Warning, Rules, VirtualServers, "delete those that were kube-proxy's NodePorts when the new mode serves: ipvsadm -Ln, ipvsadm --delete-service",
+			"%d virtual servers of IPVS are at addresses that kube-ipvs0 does not have: they are left alone, as they may be somebody else's or kube-proxy's NodePorts", n)
+	default:
 		j.add(OK, Rules, VirtualServers, "", "%d virtual servers of IPVS are at addresses that kube-ipvs0 does not have: they are left alone", n)
 	}
 }
@@ -48,13 +63,17 @@ func (j *judge) uses(v iptables.Variant) bool {
 
 // bothVariants is about a proxy's rules in iptables-nft and in iptables-legacy: packets meet both.
 func (j *judge) bothVariants() {
-	var variants []iptables.Variant
+	variants := map[string]iptables.Variant{}
+	both := false
 	for _, p := range j.now {
-		if p.Mode == config.IPTables && !slices.Contains(variants, p.Variant) {
-			variants = append(variants, p.Variant)
+		for _, f := range p.Families {
+			if p.Mode == config.IPTables {
+				both = both || variants[f] != "" && variants[f] != p.Variant
+				variants[f] = p.Variant
+			}
 		}
 	}
-	if len(variants) < 2 {
+	if !both {
 		return
 	}
 	text := "both iptables-nft and iptables-legacy have rules of a proxy, and packets meet those of both"

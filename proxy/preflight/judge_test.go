@@ -98,6 +98,11 @@ func TestJudge(t *testing.T) {
 			f.Modules = NewModules(List{}, List{}, List{Text: []byte("x/nf_tables.ko:\n")})
 			f.Families, f.Trials["nftables"] = proxy.Families[:1], []Trial{{Idle: []string{"nf_tables"}}}
 		}, "nftables", []string{"blocked modules-missing", "ok modules-idle"}, []string{"has no module nft_chain_nat, nft_ct"}},
+		{"modules that are missing, and more of them for IPv6", func(f *Facts) {
+			without := func(n string) bool { return n == "nft_chain_nat" }
+			f.Modules = NewModules(List{}, List{}, List{Text: []byte(dep(slices.DeleteFunc(needOf("nftables", proxy.IPv4, "", "").must, without)))})
+			f.Trials["nftables"] = []Trial{{Idle: []string{"nf_tables"}}, {Family: proxy.IPv6, Idle: []string{"nf_tables"}}}
+		}, "nftables", []string{"blocked modules-missing", "blocked modules-missing", "ok modules-idle"}, []string{"no module nft_chain_nat, which", "no module nft_chain_nat, nft_reject_ipv6, nft_fib_ipv6, which"}},
 		{"modules that are not known", func(f *Facts) {
 			f.Modules = NewModules(List{}, List{Err: errors.New("no such folder")}, List{Err: errors.New("no such folder")})
 			f.Trials["nftables"] = []Trial{{Idle: []string{"nf_tables"}}, {Family: proxy.IPv6, Idle: []string{"nf_tables"}}}
@@ -128,14 +133,23 @@ func TestJudge(t *testing.T) {
 		{"kube-proxy's mode ipvs", func(f *Facts) {
 			f.IPVS = IPVS{Device: true, Ours: 3, Others: 2}
 			chains(f, "nat", "KUBE-SERVICES", "KUBE-LOAD-BALANCER")
-		}, "nftables", []string{"ok rules-of-proxy", "ok session-affinity", "ok undefined-ports", "ok virtual-servers-of-others", "warning ipvs-connections", "warning nodeport-addresses"},
-			[]string{"rules of kube-proxy in mode ipvs for IPv4 and IPv6", "2 virtual servers"}},
+		}, "nftables", []string{"ok rules-of-proxy", "ok session-affinity", "ok undefined-ports", "ok ipvs-connections", "warning virtual-servers-of-others", "warning nodeport-addresses"},
+			[]string{"rules of kube-proxy in mode ipvs for IPv4 and IPv6", "2 virtual servers", "kube-proxy's NodePorts", "connections that IPVS carries go on"}},
+		{"somebody else's virtual servers", func(f *Facts) {
+			f.IPVS = IPVS{Device: true, Ours: 3, Others: 2}
+			chains(f, "kube-proxy-ipvs", "services")
+		}, "nftables", []string{"ok ipvs-connections", "ok rules-of-proxy", "ok session-affinity", "ok virtual-servers-of-others", "warning nodeport-addresses"}, nil},
 		{"from nftables to ipvs", turnoutTable, "ipvs", []string{"ok rules-of-proxy", "ok session-affinity", "warning ipvs-limits", "warning nodeport-addresses"}, nil},
 		{"Turnout's mode ipvs", func(f *Facts) { chains(f, "kube-proxy-ipvs", "services") }, "ipvs", []string{"ok ipvs-limits", "ok rules-of-proxy"}, []string{"rules of Turnout in mode ipvs"}},
-		{"a proxy that runs", func(f *Facts) { f.Running, f.RunningAt = "iptables", "127.0.0.1:10249" }, "nftables", []string{"ok proxy-runs"}, nil},
+		{"a proxy that runs", func(f *Facts) { f.Running, f.RunningAt = "iptables", "127.0.0.1:10249" }, "nftables", []string{"ok proxy-runs"}, []string{"/proxyMode): it must end"}},
+		{"Turnout that runs", both(turnoutTable, func(f *Facts) { f.Running, f.RunningAt = "nftables", "127.0.0.1:10249" }), "nftables", []string{"ok proxy-runs", "ok rules-of-proxy"},
+			[]string{"if it is this Turnout, the label of the Node changes its mode"}},
 		{"both variants", both(kubeProxy, func(f *Facts) { legacyChains(f, "nat", "KUBE-SERVICES") }), "iptables",
 			[]string{"ok rules-of-proxy", "ok rules-of-proxy", "ok session-affinity", "ok undefined-ports", "warning both-variants"},
 			[]string{"those of nft are used for IPv4 (no hint)", "of iptables-legacy, for IPv4: they serve until"}},
+		{"one variant for each family", both(kubeProxy, func(f *Facts) {
+			f.Legacy[proxy.IPv6] = []leftovers.LegacyTable{{Name: "nat", Chains: []string{"KUBE-SERVICES"}}}
+		}), "iptables", []string{"ok rules-of-proxy", "ok rules-of-proxy", "ok session-affinity", "ok undefined-ports"}, nil},
 
 		{"a rule that iptables cannot read", strange, "iptables", []string{"warning table-unreadable"},
 			[]string{"iptables 1.8.9 cannot read table filter for IPv4", "rule handle 7 of chain INPUT", "nft -a list table ip filter"}},
@@ -151,6 +165,9 @@ func TestJudge(t *testing.T) {
 			x.Hooks, x.Translating = []survey.Hook{{Chain: "PREROUTING", Priority: -100}}, []string{"DOCKER"}
 			f.Legacy[proxy.IPv4] = []leftovers.LegacyTable{{Name: "nat", Targets: map[string][]string{"CNI-DN": {"DNAT"}, "": {"MASQUERADE"}}}}
 		}, "nftables", []string{"ok translator", "ok translator"}, []string{"chain DOCKER", "iptables-legacy for IPv4 (chain CNI-DN)"}},
+		{"what a proxy translates in iptables-legacy is no other's", func(f *Facts) {
+			f.Legacy[proxy.IPv4] = []leftovers.LegacyTable{{Name: "nat", Targets: map[string][]string{"KUBE-SEP-QZ4QKJTZJTQEV3VB": {"DNAT"}, "": {"MASQUERADE"}}}}
+		}, "nftables", nil, nil},
 
 		{"NodePorts on loopback addresses that are used", both(kubeProxy, func(f *Facts) { f.RouteLocalnet, f.Counted[localhostCounter] = true, 3 }), "nftables",
 			append([]string{"warning localhost-nodeports"}, fromIptables...), []string{"3 packets"}},
@@ -160,6 +177,9 @@ func TestJudge(t *testing.T) {
 			[]string{"ok invalid-packets", "ok rules-of-proxy", "ok session-affinity", "ok undefined-ports", "warning ipvs-limits", "warning localhost-nodeports"}, []string{"was not counted"}},
 		{"packets that were dropped as invalid", both(kubeProxy, func(f *Facts) { f.Counted[invalidCounter] = 9 }), "nftables",
 			[]string{"ok rules-of-proxy", "ok session-affinity", "ok undefined-ports", "warning invalid-packets", "warning nodeport-addresses"}, []string{"9 were"}},
+		{"NodePorts on loopback addresses, as the file says nothing about IPv4",
+			both(kubeProxy, file("mode: nftables\nnodePortAddresses: ['fd00::/8']\nconntrack: {tcpBeLiberal: true}\n"), func(f *Facts) { f.RouteLocalnet = true }), "nftables",
+			[]string{"ok rules-of-proxy", "ok session-affinity", "ok undefined-ports", "warning localhost-nodeports"}, nil},
 
 		{"a file that says all", both(kubeProxy, file("mode: nftables\nnodePortAddresses: [primary]\nconntrack: {tcpBeLiberal: true}\n"), func(f *Facts) { f.RouteLocalnet = true }), "nftables",
 			[]string{"ok rules-of-proxy", "ok session-affinity", "ok undefined-ports"}, nil},
