@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"turnout/proxy"
 )
 
@@ -20,6 +22,8 @@ type renderer struct {
 	keepInvalid bool
 	count       bool // packets
 	pods        []match
+	// onlyPods tells that every packet is taken for one of a pod.
+	onlyPods bool
 }
 
 // match is what a rule says about where a packet comes from. Its text ends with a blank, or is empty.
@@ -28,12 +32,16 @@ type match struct{ is, not string }
 func newRenderer(o *Options, n *proxy.Node) *renderer {
 	r := &renderer{family: o.Family, node: n, localhost: o.LocalhostNodePorts && o.Family == proxy.IPv4, keepInvalid: o.KeepInvalid, count: o.count}
 	switch l := &n.LocalPods; {
+	case slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return p.Bits() == 0 }):
+		r.onlyPods = true // iptables-nft refuses a match for all other addresses
 	case len(l.Prefixes) > 0:
 		for _, p := range l.Prefixes {
 			r.pods = append(r.pods, match{"-s " + p.String() + " ", "! -s " + p.String() + " "})
 		}
 	case l.Interface != "":
 		r.pods = []match{{"-i " + l.Interface + " ", "! -i " + l.Interface + " "}}
+	case len(l.InterfacePrefix) == unix.IFNAMSIZ-1: // as long as a name can be
+		r.pods = []match{{"-i " + l.InterfacePrefix + " ", "! -i " + l.InterfacePrefix + " "}}
 	case l.InterfacePrefix != "":
 		r.pods = []match{{"-i " + l.InterfacePrefix + "+ ", "! -i " + l.InterfacePrefix + "+ "}}
 	}
@@ -184,7 +192,10 @@ func (w *writer) direct(f *proxy.Frontend) (poolChain string, ok bool) {
 
 // actions are those that are possible: where pods cannot be told, none is from a pod.
 func (w *writer) actions(a [3]proxy.Action) [3]proxy.Action {
-	if len(w.pods) == 0 {
+	switch {
+	case w.onlyPods:
+		a[proxy.FromNode], a[proxy.FromElsewhere] = a[proxy.FromPod], a[proxy.FromPod]
+	case len(w.pods) == 0:
 		a[proxy.FromPod] = a[proxy.FromElsewhere]
 	}
 	return a

@@ -16,7 +16,7 @@ func strangeState(t *testing.T, rng *rand.Rand, f proxy.Family) *proxy.State {
 	t.Helper()
 	s := proxytest.RandomState(rng, f, 20)
 	node := *s.Node
-	switch rng.IntN(3) {
+	switch rng.IntN(4) {
 	case 0: // pods in several prefixes
 		node.LocalPods = proxy.LocalPods{Prefixes: nil}
 		for _, p := range proxytest.Of(f, proxytest.Addressing().PodCIDRs) {
@@ -28,6 +28,8 @@ func strangeState(t *testing.T, rng *rand.Rand, f proxy.Family) *proxy.State {
 		slices.SortFunc(node.LocalPods.Prefixes, netip.Prefix.Compare)
 	case 1:
 		node.ServiceCIDRs = []netip.Prefix{netip.MustParsePrefix(map[proxy.Family]string{proxy.IPv4: "10.96.0.0/25", proxy.IPv6: "fd00:10:96::/121"}[f])}
+	case 2:
+		node.LocalPods = proxy.LocalPods{Prefixes: everywhere(f)}
 	}
 	s.Node = &node
 	for name, old := range s.Services.All() {
@@ -60,6 +62,11 @@ func strangeState(t *testing.T, rng *rand.Rand, f proxy.Family) *proxy.State {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// everywhere is all addresses.
+func everywhere(f proxy.Family) []netip.Prefix {
+	return []netip.Prefix{netip.MustParsePrefix(in(f, "0.0.0.0/0", "::/0"))}
 }
 
 func strangeAction(rng *rand.Rand, s *proxy.Service) proxy.Action {
