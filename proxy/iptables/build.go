@@ -65,7 +65,7 @@ func (t *rules) build(found *found, chunk int) []*script {
 			sections[sharedNames[c].table].append(sharedNames[c].name, r, nil)
 		}
 	}
-	first, made := t.buildServices(sections, chunk)
+	first, made := t.buildServices(sections, found, chunk)
 	for c := range sharedChains {
 		for _, r := range t.tailOf(c) {
 			sections[sharedNames[c].table].append(sharedNames[c].name, r, nil)
@@ -78,7 +78,7 @@ func (t *rules) build(found *found, chunk int) []*script {
 }
 
 // buildServices adds all that belongs to Services, and returns the scripts that go first and the names of the Services' chains.
-func (t *rules) buildServices(sections map[string]*section, chunk int) (first []*script, made map[string]bool) {
+func (t *rules) buildServices(sections map[string]*section, found *found, chunk int) (first []*script, made map[string]bool) {
 	made = map[string]bool{}
 	services := t.services()
 	x := sections[nat]
@@ -86,7 +86,7 @@ func (t *rules) buildServices(sections map[string]*section, chunk int) (first []
 		if chunk > 0 && len(services) > chunk && i%chunk == 0 {
 			first = append(first, &script{})
 			x = first[len(first)-1].section(nat)
-			if i == 0 {
+			if i == 0 && !slices.Contains(found.chains[nat], markChain) { // which changes at the same time as what looks for the mark
 				x.chain(&chain{markChain, t.fixedRules(nat, markChain)}, nil)
 			}
 		}

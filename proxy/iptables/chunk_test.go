@@ -55,3 +55,28 @@ func TestChunks(t *testing.T) {
 		t.Errorf("a cleanup had %d steps", steps)
 	}
 }
+
+// The mark that is set and the one that is looked for change at the same time, also in a rebuild of several steps.
+func TestChunksAndMark(t *testing.T) {
+	k := newFakeKernel()
+	k.size = 3
+	b := newBackend(Options{Family: proxy.IPv4}, k)
+	state := proxytest.RandomState(rand.New(rand.NewPCG(13, 4)), proxy.IPv4, 30)
+	if _, err := b.Apply(t.Context(), state); err != nil {
+		t.Fatal(err)
+	}
+	steps := 0
+	k.seen = func() {
+		steps++
+		set, asked := k.tables[nat][markChain][0], k.tables[nat][postroutingChain][0]
+		if mark := set[strings.LastIndex(set, "/")+1:]; !strings.Contains(asked, " "+mark+"/"+mark+" ") {
+			t.Errorf("step %d: %q, and %q", steps, set, asked)
+		}
+	}
+	next, node := *state, *state.Node
+	node.MasqueradeMark <<= 1
+	next.Node = &node
+	if r, err := b.Apply(t.Context(), &next); err != nil || !r.Full || steps < 8 {
+		t.Errorf("%+v, %v, %d steps", r, err, steps)
+	}
+}
