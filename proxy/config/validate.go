@@ -85,8 +85,20 @@ func (v *validator) detectLocal() {
 		v.add("detectLocalMode", "%q is not a mode%s; set one of %s", m, didYouMean(m, modes), strings.Join(modes, ", "))
 	case LocalMode(m) == DetectBridgeInterface && v.conf.DetectLocal.BridgeInterface == "":
 		v.add("detectLocal.bridgeInterface", "is empty; name the bridge, as %s is %s", v.where("detectLocalMode"), m)
+	case LocalMode(m) == DetectBridgeInterface:
+		v.interfaceName("detectLocal.bridgeInterface", v.conf.DetectLocal.BridgeInterface)
 	case LocalMode(m) == DetectInterfaceNamePrefix && v.conf.DetectLocal.InterfaceNamePrefix == "":
 		v.add("detectLocal.interfaceNamePrefix", "is empty; give the prefix, as %s is %s", v.where("detectLocalMode"), m)
+	case LocalMode(m) == DetectInterfaceNamePrefix:
+		v.interfaceName("detectLocal.interfaceNamePrefix", v.conf.DetectLocal.InterfaceNamePrefix)
+	}
+}
+
+// interfaceName checks what is, or begins, the name of a network interface: no rule can be made of what the kernel takes for none (dev_valid_name).
+func (v *validator) interfaceName(field, name string) {
+	const longest = 15
+	if len(name) > longest || strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r == ':' || r <= ' ' || r == 0x7f }) {
+		v.add(field, "%q is no name of an interface; give at most %d characters without blanks, / and :", name, longest)
 	}
 }
 

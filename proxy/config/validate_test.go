@@ -28,6 +28,7 @@ func TestEachRule(t *testing.T) {
 		{"--conntrack-udp-timeout=-1s", "", `--conntrack-udp-timeout: -1s is negative; give 0 or a positive duration`},
 		{"--conntrack-udp-timeout-stream=-1s", "", `--conntrack-udp-timeout-stream: -1s is negative; give 0 or a positive duration`},
 		{"--config-sync-period=-1s", "", `--config-sync-period: -1s is not positive; give a duration such as 15m0s`},
+		{"--iptables-sync-period=0s", "", `--iptables-sync-period: 0s is not positive; give a duration such as 30s`},
 		{"--iptables-sync-period=-5s", "", `--iptables-sync-period: -5s is not positive; give a duration such as 30s`},
 		{"--iptables-min-sync-period=-1s", "", `--iptables-min-sync-period: -1s is negative; give 0 or a positive duration`},
 		{"--iptables-min-sync-period=1m", "", `--iptables-min-sync-period: 1m0s is more than --iptables-sync-period (30s); give at most that`},
@@ -62,6 +63,8 @@ func TestEachRule(t *testing.T) {
 		{"", header + "nftables: {syncPeriod: -1s}", `nftables.syncPeriod: -1s is not positive; give a duration such as 30s`},
 		{"", header + "nftables: {minSyncPeriod: 31s}", `nftables.minSyncPeriod: 31s is more than nftables.syncPeriod (30s); give at most that`},
 		{"", header + "detectLocalMode: BridgeInterface", `detectLocal.bridgeInterface: is empty; name the bridge, as detectLocalMode is BridgeInterface`},
+		{"--detect-local-mode=BridgeInterface --pod-bridge-interface=bridge-of-the-pods", "", `--pod-bridge-interface: "bridge-of-the-pods" is no name of an interface; give at most 15 characters without blanks, / and :`},
+		{"", header + "detectLocalMode: InterfaceNamePrefix\ndetectLocal: {interfaceNamePrefix: 'my veth'}", `detectLocal.interfaceNamePrefix: "my veth" is no name of an interface; give at most 15 characters without blanks, / and :`},
 		{"", header + "oomScoreAdj: -1001", `oomScoreAdj: -1001 is outside -1000 to 1000; give a number within`},
 		{"-v=1 --log-flush-frequency=-1s", header, `--log-flush-frequency: invalid value: "-1s": Must be greater than zero; give a duration such as 5s`},
 		// What has the wrong type, or is no configuration at all.
