@@ -49,8 +49,8 @@ something is left. Stop the proxy first, or it puts back what is removed.`,
 			return cleanup(cmd.Context(), s, cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().StringVar(&mode, "mode", mode, "whose rules: all, iptables, ipvs or nftables")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", dryRun, "print only what would be removed")
+	cmd.Flags().StringVar(&mode, "mode", mode, "Whose rules to remove: all, iptables, ipvs or nftables.")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", dryRun, "Only print what would be removed.")
 	return cmd
 }
 

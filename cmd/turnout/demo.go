@@ -41,7 +41,7 @@ nothing stays behind.`,
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&verbose, "verbose", false, "show the proxy's log as it comes")
+	cmd.Flags().BoolVar(&verbose, "verbose", false, "Show the proxy's log as it comes.")
 	return cmd
 }
 

@@ -29,7 +29,7 @@ func newPreflightCommand() *cobra.Command {
 nothing: what the mode needs is tried in a network namespace of its own, and only if that cannot make the kernel load a module. Run it on the
 node as root.
 
-The exit code is 0 if all is well, 1 if there are warnings, and 2 if the mode cannot work there, or the command line is wrong.`,
+The exit code is 0 if all is well, 1 if there are warnings, and 2 if the mode cannot work there or the command line is wrong.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return exitError{2, fmt.Errorf("%q is not a flag; give the mode with --to", args[0])}

@@ -24,10 +24,11 @@ func newRenderCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "render --manifests DIR [proxy flags]",
 		Short: "Print what would be programmed for a folder of manifests",
-		Long: `Render reads a folder of manifests as the proxy would with the same flags, and prints the State of each family and the
-nftables table that a node without one would be given. It needs neither privileges nor a kernel; what the manifests do not
+		Long: `Render reads a folder of manifests as the proxy would with the same flags, and prints, for each IP family, what each
+address leads to and the nftables table that a node without one would be given. It needs neither privileges nor a kernel; what the manifests do not
 say of the node (its addresses) is taken from its Node object.`,
-		DisableFlagParsing: true, // config.Flags tells all problems at once
+		DisableFlagParsing:    true, // config.Flags tells all problems at once
+		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			flags.Parse(args)
 			if flags.Help() {

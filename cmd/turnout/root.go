@@ -24,8 +24,9 @@ func newRootCommand(proxy proxyFunc) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "turnout",
 		Short: "Kubernetes service proxy",
-		Long: `Turnout is a Kubernetes service proxy. Run without a subcommand it brings Services to the node's kernel until it is
-told to stop; the rules stay when it ends. Flags and configuration file are those of kube-proxy.`,
+		Long: `Turnout is a Kubernetes service proxy that takes kube-proxy's place, with the same flags and configuration file. Run without a
+command it has the node's kernel lead connections to Services to their endpoints, until it is told to stop. The rules stay in force
+when it ends; turnout cleanup removes them.`,
 		Args:               cobra.ArbitraryArgs,
 		DisableFlagParsing: true, // config.Flags tells all problems at once
 		SilenceErrors:      true,

@@ -63,7 +63,7 @@ func TestAllProblemsOnStderr(t *testing.T) {
 	want := `turnout: 4 problems:
   --wrong: is not a flag; see --help
   --conntrack-min: "x" does not fit; give a whole number
-  "stray": is not a flag, and the proxy takes no other arguments; remove it, or put a value behind its flag with "="
+  "stray": is neither a command nor a flag; remove it, or put a value behind its flag with "="
   --cluster-cidr: "y" is not a CIDR; give one such as 10.244.0.0/16
 `
 	if r.code != 1 || r.cfg != nil || r.stdout != "" || r.stderr != want {

@@ -31,7 +31,7 @@ func (f *Flags) Parse(args []string) {
 // positional refuses arguments that are not flags.
 func (f *Flags) positional(args ...string) {
 	for _, a := range args {
-		f.problems.add(strconv.Quote(a), "is not a flag, and the proxy takes no other arguments; remove it, or put a value behind its flag with \"=\"")
+		f.problems.add(strconv.Quote(a), "is neither a command nor a flag; remove it, or put a value behind its flag with \"=\"")
 	}
 }
 

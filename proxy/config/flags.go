@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -81,17 +82,18 @@ func (f *Flags) Version() string {
 // define adds all flags, group by group of the same class.
 func (f *Flags) define() {
 	f.group(classAlways, func(s *pflag.FlagSet) {
-		s.StringVar(&f.configFile, "config", "", "File with a KubeProxyConfiguration. With it, flags count only where they say so.")
-		s.StringVar(&f.writeConfigTo, "write-config-to", "", "Write the configuration, with all defaults filled in, to this file and exit. Counts with --config.")
-		s.BoolVar(&f.cleanup, "cleanup", false, "Remove the nftables tables of a proxy, also those of kube-proxy, and exit. Counts with --config.")
-		s.BoolVar(&f.initOnly, "init-only", false, "Do what needs privileges at start and exit; afterwards CAP_NET_ADMIN is enough. Counts with --config.")
-		s.StringVar(&f.conf.HostnameOverride, "hostname-override", "", "Name of this node; the host name if empty. Counts with --config.")
-		s.StringVar(&f.master, "master", "", "URL of the API server, overrides that of the kubeconfig. Counts with --config.")
+		s.StringVar(&f.configFile, "config", "", "File with a KubeProxyConfiguration. With it, only those flags count that say so.")
+		s.StringVar(&f.writeConfigTo, "write-config-to", "", "Write the configuration, with all defaults filled in, to this file and exit.")
+		s.BoolVar(&f.cleanup, "cleanup", false, "Remove the rules of Turnout and of kube-proxy, of every mode, and exit; as turnout cleanup.")
+		s.BoolVar(&f.initOnly, "init-only", false, "Do what needs privileges at start and exit; afterwards CAP_NET_ADMIN is enough.")
+		s.StringVar(&f.conf.HostnameOverride, "hostname-override", "", "Name of this node; the host name if empty.")
+		s.StringVar(&f.master, "master", "", "URL of the API server, overrides that of the kubeconfig.")
 		s.Var(&f.version, "version", "Print the version and exit; raw prints all that is known of it.")
 		s.Lookup("version").NoOptDefVal = "true"
 		s.BoolVarP(&f.help, "help", "h", false, "Print this help and exit.")
 		logsapi.AddFlags(&f.conf.Logging, s)
 		addOwnFlags(s, &f.own)
+		s.VisitAll(sayItCounts)
 	})
 	f.group(classNoFile, f.defineClient)
 	f.group(classNoFile, f.defineServers)
@@ -104,6 +106,15 @@ func (f *Flags) define() {
 	f.group(classNoFile, f.defineIPVS)
 	f.group(classWindows, f.defineWindows)
 	f.group(classOldLog, defineOldLog)
+}
+
+// sayItCounts adds to the usage text of a flag of classAlways that it counts beside a configuration file.
+func sayItCounts(flag *pflag.Flag) {
+	switch flag.Name {
+	case "config", "version", "help":
+	default:
+		flag.Usage = strings.TrimSuffix(flag.Usage, ".") + ". Counts with --config."
+	}
 }
 
 // group runs define and notes the class of each flag that it adds.
@@ -143,13 +154,13 @@ func (f *Flags) defineRules(s *pflag.FlagSet) {
 	c := &f.conf
 	s.StringVar((*string)(&c.Mode), "proxy-mode", "", "How the kernel is programmed: nftables, which is the default, iptables, ipvs, or auto, which takes the first of them that the node can run.")
 	s.BoolVar(&c.NFTables.MasqueradeAll, "masquerade-all", false, "Masquerade everything that is sent to ClusterIPs.")
-	s.DurationVar(&f.syncPeriod, "iptables-sync-period", f.syncPeriod, "Modes iptables and nftables: a failed sync is retried after this time.")
+	s.DurationVar(&f.syncPeriod, "iptables-sync-period", f.syncPeriod, "Modes iptables and nftables: longest time until a failed sync is tried again; /healthz fails after twice as long. Mode iptables also looks so often whether its rules are there.")
 	s.DurationVar(&f.minSyncPeriod, "iptables-min-sync-period", f.minSyncPeriod, "Modes iptables and nftables: least time between syncs. If unset, mode nftables has --sync-quiet-period instead.")
 	s.StringVar((*string)(&c.DetectLocalMode), "detect-local-mode", "", "How packets from local pods are recognised: ClusterCIDR (default), NodeCIDR, BridgeInterface or InterfaceNamePrefix.")
 	s.StringVar(&c.DetectLocal.BridgeInterface, "pod-bridge-interface", "", "The bridge of --detect-local-mode=BridgeInterface.")
 	s.StringVar(&c.DetectLocal.InterfaceNamePrefix, "pod-interface-name-prefix", "", "The prefix of --detect-local-mode=InterfaceNamePrefix.")
 	s.StringVar(&c.ClusterCIDR, "cluster-cidr", "", "The pods' CIDR, or one of each family with a comma between, for --detect-local-mode=ClusterCIDR.")
-	s.StringSliceVar(&c.NodePortAddresses, "nodeport-addresses", nil, "Where NodePorts are served: CIDRs and the words primary, localhost, all; unset means primary.")
+	s.StringSliceVar(&c.NodePortAddresses, "nodeport-addresses", nil, "Where NodePorts are served: CIDRs and the words primary, localhost, all. If unset, primary in mode nftables, all in the others.")
 	s.Int32Var(c.OOMScoreAdj, "oom-score-adj", *c.OOMScoreAdj, "oom_score_adj of this process, -1000 to 1000.")
 }
 

@@ -8,15 +8,15 @@ import (
 
 func (f *Flags) defineIPVS(s *pflag.FlagSet) {
 	c := &f.conf.IPVS
-	s.DurationVar(&c.SyncPeriod.Duration, "ipvs-sync-period", c.SyncPeriod.Duration, "Mode ipvs: time between syncs.")
+	s.DurationVar(&c.SyncPeriod.Duration, "ipvs-sync-period", c.SyncPeriod.Duration, "Mode ipvs: longest time until a failed sync is tried again; /healthz fails after twice as long. It also looks so often whether its rules are there.")
 	// The flag's default differs from the field's, as in kube-proxy; it goes to the field only if the flag is set.
 	s.DurationVar(&f.ipvsMinSyncPeriod, "ipvs-min-sync-period", f.ipvsMinSyncPeriod, "Mode ipvs: least time between syncs.")
-	s.StringVar(&c.Scheduler, "ipvs-scheduler", "", "Mode ipvs: the kernel's scheduler.")
+	s.StringVar(&c.Scheduler, "ipvs-scheduler", "", "Mode ipvs: the kernel's scheduler; rr if empty.")
 	s.StringSliceVar(&c.ExcludeCIDRs, "ipvs-exclude-cidrs", nil, "Mode ipvs: CIDRs whose virtual servers are left alone.")
-	s.BoolVar(&c.StrictARP, "ipvs-strict-arp", false, "Mode ipvs: set arp_ignore and arp_announce.")
-	s.DurationVar(&c.TCPTimeout.Duration, "ipvs-tcp-timeout", 0, "Mode ipvs: timeout of idle TCP connections.")
-	s.DurationVar(&c.TCPFinTimeout.Duration, "ipvs-tcpfin-timeout", 0, "Mode ipvs: timeout of TCP connections after a FIN.")
-	s.DurationVar(&c.UDPTimeout.Duration, "ipvs-udp-timeout", 0, "Mode ipvs: timeout of UDP packets.")
+	s.BoolVar(&c.StrictARP, "ipvs-strict-arp", false, "Mode ipvs: have the node not answer ARP requests for addresses of Services (arp_ignore and arp_announce).")
+	s.DurationVar(&c.TCPTimeout.Duration, "ipvs-tcp-timeout", 0, "Mode ipvs: timeout of idle TCP connections; 0 leaves the kernel's.")
+	s.DurationVar(&c.TCPFinTimeout.Duration, "ipvs-tcpfin-timeout", 0, "Mode ipvs: timeout of TCP connections after a FIN; 0 leaves the kernel's.")
+	s.DurationVar(&c.UDPTimeout.Duration, "ipvs-udp-timeout", 0, "Mode ipvs: timeout of UDP flows; 0 leaves the kernel's.")
 }
 
 // The flags that follow have no effect. They are accepted so that an existing command line starts.

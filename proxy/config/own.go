@@ -27,13 +27,13 @@ var defaultOwn = ownFlags{
 
 func addOwnFlags(fs *pflag.FlagSet, o *ownFlags) {
 	fs.StringVar(&o.manifests, "manifests", o.manifests,
-		"Folder of YAML files with Services, EndpointSlices and Nodes to use instead of an API server. Excludes --kubeconfig and --master.")
+		"Folder of YAML files with Services, EndpointSlices and Nodes to use instead of an API server. Excludes --kubeconfig and --master. Not in kube-proxy.")
 	fs.DurationVar(&o.quietPeriod, "sync-quiet-period", o.quietPeriod,
-		"A sync starts when no change came for this long.")
+		"A sync starts when no change came for this long. Not in kube-proxy.")
 	fs.DurationVar(&o.maxDelay, "sync-max-delay", o.maxDelay,
-		"A sync starts at the latest this long after the first change, quiet or not.")
+		"A sync starts at the latest this long after the first change, quiet or not. Not in kube-proxy.")
 	fs.BoolVar(&o.protectTable, "protect-table", o.protectTable,
-		"Set the owner flag on the nftables tables, so that no other process can change them.")
+		"Mode nftables: let no other process change the tables while this one runs. Needs Linux 6.9. Not in kube-proxy.")
 }
 
 // validate checks the own flags against each other and against the sync period.
