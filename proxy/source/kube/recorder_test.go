@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -46,7 +47,7 @@ func TestRecorder(t *testing.T) {
 		synctest.Wait()
 		r.Event(ServiceRef(proxy.ServiceName{Namespace: "shop", Name: "web"}), v1.EventTypeWarning, "Bad", "Sync", strings.Repeat("ä", 1000))
 		synctest.Wait()
-		r.Event(Ref{Kind: "Service", Namespace: "shop", Name: "web"}, v1.EventTypeWarning, "Bad", "Sync", "again")
+		r.Event(Ref{Kind: "Service", Namespace: "shop", Name: "web"}, v1.EventTypeWarning, "Bad", "Sync", strings.Repeat("ä", 1000))
 	})
 	type event struct {
 		Namespace, Type, Reason, Action, Controller string
@@ -73,6 +74,37 @@ func TestRecorder(t *testing.T) {
 	}
 	if len(got) > 0 && got[0].Note != "100% %s" {
 		t.Errorf("note %q was formatted", got[0].Note)
+	}
+}
+
+// Events about the same that say something else are events of their own, up to a limit: then they are counted.
+func TestRecorderNotes(t *testing.T) {
+	notes := map[string]int32{}
+	for _, e := range recorded(t, func(r *Recorder, _ context.CancelFunc) {
+		for i := range 3 * noteBurst {
+			r.Event(r.Node(), v1.EventTypeNormal, "Changed", "Change", fmt.Sprintf("change %d", i))
+			synctest.Wait()
+			time.Sleep(time.Second) // events are named after their time
+		}
+		r.Event(r.Node(), v1.EventTypeNormal, "Other", "Change", "change 0")
+		synctest.Wait()
+		time.Sleep(time.Hour)
+		r.Event(r.Node(), v1.EventTypeNormal, "Changed", "Change", "later")
+	}) {
+		if e.Regarding.FieldPath != "" {
+			t.Errorf("event regards %q of the Node", e.Regarding.FieldPath)
+		}
+		notes[e.Reason+" "+e.Note] = 1
+		if e.Series != nil {
+			notes[e.Reason+" "+e.Note] = e.Series.Count
+		}
+	}
+	want := map[string]int32{"Other change 0": 1, "Changed later": 1, fmt.Sprintf("Changed change %d", noteBurst): 2 * noteBurst}
+	for i := range noteBurst {
+		want[fmt.Sprintf("Changed change %d", i)] = 1
+	}
+	if d := cmp.Diff(want, notes); d != "" {
+		t.Errorf("events and how often (-want +got):\n%s", d)
 	}
 }
 
