@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/klog/v2"
+
 	"turnout/proxy"
 	"turnout/proxy/hamt"
 )
@@ -83,9 +85,13 @@ func (l *Loop) prepare(ctx context.Context, h *handover) time.Duration {
 // takeOver has the other mode follow what changed while it was prepared, and puts it in the place of the present one.
 func (l *Loop) takeOver(ctx context.Context, h *handover, err error) {
 	l.next.Store(nil)
+	l.keep(h.to.Name)
 	before, states := l.mode, l.result.States
 	if err == nil {
 		err = l.take(ctx, h.to, states)
+	}
+	if err == nil {
+		err = l.verify(ctx, h.to, states)
 	}
 	if err != nil {
 		h.done(fmt.Errorf("change from mode %s to mode %s: %w", before.Name, h.to.Name, err))
@@ -94,7 +100,6 @@ func (l *Loop) takeOver(ctx context.Context, h *handover, err error) {
 	}
 	l.mode = h.to
 	l.options.Metrics.InUse(l.mode.Name, l.mode.Backends)
-	l.keep(h.to.Name)
 	for _, f := range l.families {
 		f.backend, f.inspected = h.to.Backends[f.Family], time.Now()
 		// Packets may have met the other mode's rules when these were behind, and begun flows to endpoints that are gone.
@@ -105,7 +110,7 @@ func (l *Loop) takeOver(ctx context.Context, h *handover, err error) {
 	l.retire(ctx, before)
 }
 
-// keep leaves the rules of a mode that an earlier process left and that were to be removed: they are in use again.
+// keep forgets the rules of a mode that an earlier process left and that were to be removed: they are in use again, or removed with the mode that could not take over.
 func (l *Loop) keep(name string) {
 	l.options.Leave = slices.DeleteFunc(l.options.Leave, func(m Mode) bool {
 		if m.Name == name {
@@ -119,6 +124,27 @@ func (l *Loop) keep(name string) {
 func (l *Loop) take(ctx context.Context, m Mode, states map[proxy.Family]*proxy.State) error {
 	for _, f := range l.families {
 		if _, err := m.Backends[f.Family].Apply(ctx, states[f.Family]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verify mends what others changed in a mode's rules while they were made, as far as its Backends tell: they may be the only ones in a moment.
+func (l *Loop) verify(ctx context.Context, m Mode, states map[proxy.Family]*proxy.State) error {
+	for _, f := range l.families {
+		b := m.Backends[f.Family]
+		i, ok := b.(Inspector)
+		if !ok {
+			continue
+		}
+		damage, err := i.Check(ctx)
+		if err != nil || damage == "" {
+			continue // what cannot be seen now is tried again once a period
+		}
+		klog.FromContext(ctx).Info("Another process changed the rules of a mode that is to take over; they are made anew", "mode", m.Name, "ipFamily", f.Family, "change", damage)
+		b.Forget()
+		if _, err := b.Apply(ctx, states[f.Family]); err != nil {
 			return err
 		}
 	}

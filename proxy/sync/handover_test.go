@@ -216,6 +216,62 @@ func TestSwitchToWhatWasLeft(t *testing.T) {
 	}, exact)
 }
 
+// What others remove of the other mode's rules while these are made is back before the first mode's rules go.
+func TestSwitchToDamaged(t *testing.T) {
+	run(t, func(r *rig) {
+		r.loop.SetService(service("web", "10.96.0.1", v1.ProtocolTCP))
+		r.synced()
+		second := newOther("second", 0)
+		second.Backends[proxy.IPv4] = &inspected{kernel: second.kernels[proxy.IPv4]}
+		second.Backends[proxy.IPv6] = &slow{Backend: second.Backends[proxy.IPv6], takes: time.Minute}
+		results := &recorded{}
+		r.loop.SwitchTo(second.Mode, func(err error) {
+			results.add(fmt.Sprintf("%v, with %s", err, holds(second.kernels)))
+		})
+		r.after(time.Second)
+		r.wantHolds("the second mode, in the making", second.kernels, "default/web/TCP")
+		second.kernels[proxy.IPv4].mu.Lock()
+		second.kernels[proxy.IPv4].services = map[proxy.ServicePortName]*proxy.Service{}
+		second.kernels[proxy.IPv4].mu.Unlock()
+		r.settle()
+		if got := results.take(); !slices.Equal(got, []string{"<nil>, with default/web/TCP"}) {
+			t.Errorf("results: %q, want one without error, when the Service was there", got)
+		}
+		r.wantHolds("the first mode", r.kernels, "")
+	}, exact)
+}
+
+// late is a Backend of another process's rules in a kernel, which takes its time to remove them.
+type late struct{ *kernel }
+
+func (l late) Cleanup(context.Context) error {
+	time.Sleep(time.Second)
+	l.destroy()
+	return nil
+}
+
+// Nothing that an earlier process left is removed while another mode is being made, which may be what was left. The rest goes afterwards.
+func TestSwitchToWhatWasLeftAtOnce(t *testing.T) {
+	run(t, func(r *rig) {
+		second, left, third := newOther("second", 0), newOther("second", 0), newOther("third", 0)
+		for f, k := range second.kernels {
+			left.Backends[f] = late{k}
+			third.kernels[f].services = map[proxy.ServicePortName]*proxy.Service{{}: nil}
+		}
+		r.loop.options.Leave = []Mode{left.Mode, third.Mode}
+		results := &recorded{}
+		r.loop.SwitchTo(second.Mode, func(err error) { results.add(fmt.Sprint(err)) })
+		r.loop.SetService(service("web", "10.96.0.1", v1.ProtocolTCP))
+		r.synced()
+		if got := results.take(); !slices.Equal(got, []string{"<nil>"}) || left.gone.Load() != 1 || third.gone.Load() != 1 {
+			t.Errorf("results: %v, want one without error; gone %d and %d times, want once each", got, left.gone.Load(), third.gone.Load())
+		}
+		r.wantHolds("the first mode", r.kernels, "")
+		r.wantHolds("the second mode", second.kernels, "default/web/TCP")
+		r.wantHolds("the third mode", third.kernels, "")
+	}, exact)
+}
+
 // used is a Backend that connections still need after another mode has taken over.
 type used struct {
 	proxy.Backend

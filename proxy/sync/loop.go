@@ -187,19 +187,23 @@ func (l *Loop) Wake() {
 // Programmed is closed when the kernel follows a State of each family for the first time.
 func (l *Loop) Programmed() <-chan struct{} { return l.programmed }
 
-// announce closes Programmed when it is time. Then other modes' rules are of no use any longer.
+// announce closes Programmed when it is time. Then other modes' rules are of no use any longer, unless one of these modes is just being made to take over.
 func (l *Loop) announce(ctx context.Context) {
+	if slices.ContainsFunc(l.families, func(f *family) bool { return f.applied == nil }) {
+		return
+	}
 	select {
 	case <-l.programmed:
 	default:
-		if !slices.ContainsFunc(l.families, func(f *family) bool { return f.applied == nil }) {
-			close(l.programmed)
-			for _, m := range l.options.Leave {
-				l.retire(ctx, m)
-			}
-			l.options.Leave = nil
-		}
+		close(l.programmed)
 	}
+	if l.next.Load() != nil {
+		return
+	}
+	for _, m := range l.options.Leave {
+		l.retire(ctx, m)
+	}
+	l.options.Leave = nil
 }
 
 // States returns the States that the kernel should follow, which is nothing before the first sync.
