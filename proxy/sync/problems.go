@@ -2,6 +2,7 @@ package sync
 
 import (
 	"slices"
+	"strings"
 
 	"k8s.io/klog/v2"
 
@@ -47,19 +48,23 @@ func (p *problemLog) warn(logger klog.Logger, warnings []string) {
 	p.warnings = warnings
 }
 
-// report tells of problems that are new in a Result.
+// report tells of problems that are new in a Result: of those of a Service in one event, as every node of the cluster sends one.
 func (p *problemLog) report(logger klog.Logger, before, after *desired.Result) {
 	var old hamt.Map[proxy.ServiceName, []desired.Problem]
 	if before != nil {
 		old = before.Problems
 	}
 	for _, c := range hamt.Diff(old, after.Problems, slices.Equal[[]desired.Problem]) {
+		var notes []string
 		for _, problem := range c.New {
 			if slices.Contains(c.Old, problem) {
 				continue
 			}
 			logger.Info("Part of a Service cannot be proxied", "service", c.Key, "problem", problem.String())
-			p.event(c.Key, ReasonInvalid, problem.String())
+			notes = append(notes, problem.String())
+		}
+		if len(notes) > 0 {
+			p.event(c.Key, ReasonInvalid, strings.Join(notes, ". "))
 		}
 	}
 }

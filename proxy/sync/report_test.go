@@ -117,6 +117,12 @@ func TestProblemsAreReportedOnce(t *testing.T) {
 		count()
 		r.loop.SetService(bad("1.2.3", "127.0.0.1")) // one more
 		count()
+		r.loop.SetService(bad("1.2.3", "127.0.0.1", "1.2.4", "127.0.0.2")) // two more, together
+		r.settle()
+		if logged, events := r.log.with("cannot be proxied"), r.events.take(); len(logged) != 2 || len(events) != 1 ||
+			!strings.Contains(events[0], `"1.2.4"`) || !strings.Contains(events[0], `"127.0.0.2"`) {
+			t.Errorf("two at once: logged %q, events %q", logged, events)
+		}
 		r.loop.SetService(bad()) // solved
 		count()
 		r.loop.SetService(bad("1.2.3")) // back
