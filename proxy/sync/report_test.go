@@ -163,6 +163,29 @@ func TestNetworkProgrammingLatency(t *testing.T) {
 	}, exact)
 }
 
+// However long nothing can be programmed, what waits to be measured does not fill the memory.
+func TestNetworkProgrammingLatencyIsBounded(t *testing.T) {
+	run(t, func(r *rig) {
+		web := service("web", "10.96.0.1", v1.ProtocolTCP)
+		r.loop.SetService(web)
+		r.synced()
+		r.setRate(1)
+		for i := range 3 {
+			for range maxPending / 2 {
+				r.loop.SetEndpointSlice(triggered(slice(web, "10.244.2.2"), time.Now()))
+				r.loop.SetEndpointSlice(triggered(slice(web, "10.244.2.3"), time.Now()))
+			}
+			r.after(time.Second)
+			if n := cap(r.loop.families[0].pending); n > 3*maxPending {
+				t.Errorf("after %d changes there is room for %d", (i+1)*maxPending, n)
+			}
+		}
+		r.setRate(0)
+		r.settle()
+		r.wantValue(maxPending, metrics.NetworkProgramming, ipv4)
+	}, exact)
+}
+
 func TestHealth(t *testing.T) {
 	run(t, func(r *rig) {
 		ready := func(want int) {

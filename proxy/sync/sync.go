@@ -27,6 +27,9 @@ type family struct {
 	sizes     sizes
 }
 
+// maxPending is how many changes wait at most to be measured. Were the kernel to refuse everything for days, they would fill the memory.
+const maxPending = 10_000
+
 func newFamily(f proxy.Family, o *Options) *family {
 	return &family{Family: f, backend: o.Mode.Backends[f], reason: metrics.ReasonStart, foreign: newInterference(),
 		flows: newFlows(f, o.Conntrack[f], o.Metrics)}
@@ -71,6 +74,7 @@ func (l *Loop) build(ctx context.Context) (err error) {
 	in.Endpoints = endpoints
 	for _, f := range l.families {
 		f.pending = append(f.pending, triggers[f.Family]...)
+		f.pending = f.pending[:min(len(f.pending), maxPending)]
 	}
 	l.count()
 	var before *desired.Facts
