@@ -2,7 +2,6 @@ package iptables
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -146,8 +145,7 @@ func (b *Backend) apply(ctx context.Context, s *proxy.State) (proxy.Report, erro
 				return proxy.Report{Operations: n}, nil
 			}
 			b.tally.failures.Changes++
-			var e *Error
-			if !errors.As(err, &e) || e.Kind != Refused {
+			if !refused(err) {
 				return proxy.Report{}, fmt.Errorf("program the changes for %s: %w", s.Family, err)
 			}
 			// Either the tables are not what they were believed to be, or a Service is refused: the rebuild tells.
@@ -225,27 +223,12 @@ func (b *Backend) once(ctx context.Context, found *found) error {
 
 // exclude leaves out the Service whose line was refused.
 func (b *Backend) exclude(s *script, err error) bool {
-	var e *Error
-	if !errors.As(err, &e) || e.Kind != Refused {
+	_, _, owner := s.refused(err)
+	if owner == nil || b.excluded[*owner] != nil {
 		return false
 	}
-	_, owners := s.text()
-	blamed := b.blame(owners, e)
-	if len(blamed) == 0 {
-		return false
-	}
-	b.excluded[blamed[0]] = err
+	b.excluded[*owner] = err
 	return true
-}
-
-// blame lists the Services that may be why a line was refused, the most likely first.
-func (b *Backend) blame(owners []*proxy.ServicePortName, e *Error) (out []proxy.ServicePortName) {
-	for _, n := range e.lines(len(owners)) {
-		if owners[n] != nil && b.excluded[*owners[n]] == nil {
-			out = append(out, *owners[n])
-		}
-	}
-	return out
 }
 
 // rejections lists the Services of a State that are left out.

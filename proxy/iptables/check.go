@@ -48,17 +48,11 @@ func (t *rules) expectation() *expectation {
 
 // missingLine says which rule of a script that looks for some was not found.
 func missingLine(text []byte, n int) string {
-	lines := strings.Split(string(text), "\n")
-	if n < 1 || n > len(lines) {
+	table, rule := lineOf(text, n)
+	if rule == "" {
 		return "a rule is missing"
 	}
-	table := ""
-	for _, l := range lines[:n] {
-		if name, ok := strings.CutPrefix(l, "*"); ok {
-			table = name
-		}
-	}
-	return "missing in table " + table + ": " + strings.TrimPrefix(lines[n-1], "-C ")
+	return "missing in table " + table + ": " + strings.TrimPrefix(rule, "-C ")
 }
 
 // probe has the kernel take one rule of each kind that a State may need, in chains that nothing leads to, and removes them again.
@@ -90,8 +84,8 @@ func (b *Backend) probe(ctx context.Context) error {
 	err := b.kernel.restore(ctx, text)
 	var e *Error
 	if errors.As(err, &e) && e.Kind == Refused {
-		if lines := strings.Split(string(text), "\n"); e.Line > 0 && e.Line <= len(lines) {
-			return fmt.Errorf("try what rules may need, %q: %w", lines[e.Line-1], err)
+		if _, rule := lineOf(text, e.Line); rule != "" {
+			return fmt.Errorf("try what rules may need, %q: %w", rule, err)
 		}
 	}
 	return err

@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -104,17 +103,14 @@ func (b *Backend) prepareCounters() {
 
 // blameCounters has rules no longer count, if that may be why a script was refused: the line counts, or nothing is known of the line.
 func (b *Backend) blameCounters(s *script, err error) bool {
-	var e *Error
-	if !b.options.count || !errors.As(err, &e) || e.Kind != Refused {
+	if !b.options.count || !refused(err) {
 		return false
 	}
-	text, owners := s.text()
-	lines := bytes.Split(text, []byte("\n"))
-	blamed := len(b.blame(owners, e)) == 0
-	for _, n := range e.lines(len(owners)) {
-		blamed = blamed || bytes.Contains(lines[n], []byte("-m nfacct"))
+	counts := func(text string) bool { return strings.Contains(text, "-m nfacct") }
+	if _, text, owner := s.refused(err); owner != nil && !counts(text) {
+		return false
 	}
-	if !blamed || !bytes.Contains(text, []byte("-m nfacct")) {
+	if text, _ := s.text(); !counts(string(text)) {
 		return false
 	}
 	b.options.count = false // until the next rebuild

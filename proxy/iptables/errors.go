@@ -35,6 +35,8 @@ const (
 	NotPermitted
 	// Canceled: the caller did not want to wait any longer.
 	Canceled
+	// NoRoom: the kernel did not take the input because of its size, or has no memory left. That says nothing about any line of it.
+	NoRoom
 )
 
 var kinds = [...]struct{ what, remedy string }{
@@ -47,6 +49,7 @@ var kinds = [...]struct{ what, remedy string }{
 	Locked:       {"did not get its lock", "another process holds /run/xtables.lock: find it with fuser /run/xtables.lock"},
 	NotPermitted: {"may not change packet filters", "run as root with the capability CAP_NET_ADMIN in the node's network namespace"},
 	Canceled:     {"was told to stop", ""},
+	NoRoom:       {"cannot hand its input to the kernel", "raise net.core.wmem_max of the machine if the cluster is rootless, otherwise see whether the node has memory left"},
 }
 
 // Error is the failure of a program.
@@ -91,19 +94,14 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
+// refused tells that a program did not accept its input.
+func refused(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Kind == Refused
+}
+
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
-
-// lines are the indices of the lines of an input of so many that may have been refused, the most likely first: iptables-nft notices some faults when it has read the next
-// line.
-func (e *Error) lines(n int) (out []int) {
-	for _, i := range [...]int{e.Line - 1, e.Line - 2} {
-		if i >= 0 && e.Line <= n {
-			out = append(out, i)
-		}
-	}
-	return out
-}
 
 // lineNumber is in what iptables-restore of either variant says about the line that it stopped at.
 var lineNumber = regexp.MustCompile(`(?i)line:? (\d+)`)
@@ -123,6 +121,8 @@ func (e *Error) classify(code int, limited, caller error, timeout time.Duration)
 		e.Kind, e.Err = Crashed, fmt.Errorf("signal %d, %s", code-128, unix.SignalName(unix.Signal(code-128)))
 	case strings.Contains(said, "xtables lock"):
 		e.Kind = Locked
+	case strings.Contains(said, "message too long") || strings.Contains(said, "no buffer space") || strings.Contains(said, "cannot allocate memory"):
+		e.Kind = NoRoom
 	case strings.Contains(said, "permission denied") || strings.Contains(said, "operation not permitted"):
 		e.Kind = NotPermitted
 	case strings.Contains(said, "incompatible") || strings.Contains(said, "parsing nftables rule failed"):

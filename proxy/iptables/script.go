@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -107,4 +108,32 @@ func (s *script) text() ([]byte, []*proxy.ServicePortName) {
 		put(line{text: "COMMIT"})
 	}
 	return b.Bytes(), owners
+}
+
+// refused returns the line that a program did not accept, the table that it is about, and its owner; nothing if the error is another one, or does not tell, as that of
+// iptables-legacy does not if it was the kernel that refused.
+func (s *script) refused(err error) (table, text string, owner *proxy.ServicePortName) {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || e.Kind != Refused {
+		return "", "", nil
+	}
+	input, owners := s.text()
+	if table, text = lineOf(input, e.Line); text != "" {
+		owner = owners[e.Line-1]
+	}
+	return table, text, owner
+}
+
+// lineOf returns a line of an input, the first being 1, and the table that it is about; nothing if there is no such line.
+func lineOf(input []byte, n int) (table, text string) {
+	lines := strings.Split(string(input), "\n")
+	if n < 1 || n >= len(lines) {
+		return "", ""
+	}
+	for _, l := range lines[:n] {
+		if name, ok := strings.CutPrefix(l, "*"); ok {
+			table = name
+		}
+	}
+	return table, lines[n-1]
 }

@@ -50,6 +50,8 @@ func TestBrokenPrograms(t *testing.T) {
 		{"has no version", `echo`, ``, TooOld, []string{"too old"}},
 		{"is locked out", `echo "iptables v1.8.9 (nf_tables)"`, `echo "Another app is currently holding the xtables lock. Perhaps you want to use the -w option?" >&2; exit 4`, Locked, []string{"fuser"}},
 		{"may not", `echo "iptables v1.8.9 (nf_tables)"`, `echo "iptables-restore v1.8.9 (nf_tables): Could not fetch rule set generation id: Permission denied (you must be root)" >&2; exit 4`, NotPermitted, []string{"CAP_NET_ADMIN"}},
+		{"may not send as much", `echo "iptables v1.8.9 (nf_tables)"`, `printf 'sendmsg() failed: Message too long\niptables-nft-restore: line 6001 failed: Message too long.\n' >&2; exit 1`,
+			NoRoom, []string{"Message too long", "net.core.wmem_max"}},
 		{"does not know an option", `echo "iptables v1.8.9 (nf_tables)"`, `echo "iptables-restore: unrecognized option '--wait'" >&2; exit 2`, TooOld, []string{"--wait"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
