@@ -158,18 +158,9 @@ type Conntrack struct {
 	TCPBeLiberal bool
 }
 
-// Max returns the value for net.netfilter.nf_conntrack_max on a machine with that many CPUs; 0 means to leave it alone.
-func (c Conntrack) Max(cpus int) int {
-	if c.MaxPerCore == 0 {
-		return 0
-	}
-	return min(max(c.MaxPerCore*cpus, c.Min), conntrackCap)
-}
-
 // Features are the feature gates that change what the proxy does.
 type Features struct {
-	ExternalIPs      bool // AllowServiceExternalIPs: spec.externalIPs of Services are served
-	Flagz            bool // ComponentFlagz: /flagz is served
-	Statusz          bool // ComponentStatusz: /statusz is served
-	NativeHistograms bool // NativeHistograms: metrics have native histograms
+	ExternalIPs bool // AllowServiceExternalIPs: spec.externalIPs of Services are served
+	Flagz       bool // ComponentFlagz: /flagz is served
+	Statusz     bool // ComponentStatusz: /statusz is served
 }

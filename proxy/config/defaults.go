@@ -14,10 +14,6 @@ import (
 type external = v1alpha1.KubeProxyConfiguration
 
 const (
-	// conntrackCap is the most that is derived from the number of CPUs: each entry costs about 320 bytes of kernel
-	// memory, and machines with hundreds of cores would set aside gigabytes.
-	conntrackCap = 1 << 20
-
 	// The ports that load balancers, kubeadm and monitoring expect.
 	healthzPort = 10256
 	metricsPort = 10249

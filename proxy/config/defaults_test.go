@@ -136,7 +136,7 @@ func TestTypedDefaults(t *testing.T) {
 		OOMScoreAdj:       -999,
 		Conntrack: Conntrack{MaxPerCore: 32768, Min: 131072, TCPEstablishedTimeout: 24 * time.Hour,
 			TCPCloseWaitTimeout: time.Hour},
-		Features: Features{ExternalIPs: true, Flagz: true, Statusz: true, NativeHistograms: true},
+		Features: Features{ExternalIPs: true, Flagz: true, Statusz: true},
 	}
 	ignore := cmp.Options{cmpopts.IgnoreUnexported(Config{}), cmpopts.IgnoreFields(Config{}, "Flags", "Gates", "Logging", "External", "Warnings"),
 		cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})}
@@ -205,21 +205,6 @@ func TestTablesNameRealFieldsAndFlags(t *testing.T) {
 	for _, field := range fields {
 		if !slices.Contains(known, field) {
 			t.Errorf("%s is not a field", field)
-		}
-	}
-}
-
-func TestConntrackMax(t *testing.T) {
-	rows := []struct{ perCore, min, cpus, want int }{
-		{32768, 131072, 1, 131072},
-		{32768, 131072, 8, 262144},
-		{32768, 131072, 64, 1048576},
-		{0, 131072, 8, 0},
-		{1, 0, 4, 4},
-	}
-	for _, r := range rows {
-		if got := (Conntrack{MaxPerCore: r.perCore, Min: r.min}).Max(r.cpus); got != r.want {
-			t.Errorf("%d per core, at least %d, %d CPUs: %d, want %d", r.perCore, r.min, r.cpus, got, r.want)
 		}
 	}
 }

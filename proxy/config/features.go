@@ -124,9 +124,8 @@ func gateNames(known map[featuregate.Feature]featuregate.FeatureSpec) []string {
 // features reads the gates that change what the proxy does.
 func features(gates featuregate.FeatureGate) Features {
 	return Features{
-		ExternalIPs:      gates.Enabled(gateServiceExternalIPs),
-		Flagz:            gates.Enabled(zpagesfeatures.ComponentFlagz),
-		Statusz:          gates.Enabled(zpagesfeatures.ComponentStatusz),
-		NativeHistograms: gates.Enabled(metricsfeatures.NativeHistograms),
+		ExternalIPs: gates.Enabled(gateServiceExternalIPs),
+		Flagz:       gates.Enabled(zpagesfeatures.ComponentFlagz),
+		Statusz:     gates.Enabled(zpagesfeatures.ComponentStatusz),
 	}
 }

@@ -178,12 +178,12 @@ func TestDuplicateKeyIsAWarning(t *testing.T) {
 
 func TestFeatures(t *testing.T) {
 	rows := map[string]Features{
-		"AllowServiceExternalIPs=false":               {Flagz: true, Statusz: true, NativeHistograms: true},
+		"AllowServiceExternalIPs=false":               {Flagz: true, Statusz: true},
 		"AllBeta=false":                               {ExternalIPs: true},
 		"AllBeta=false,ComponentFlagz=true":           {ExternalIPs: true, Flagz: true},
-		"AllAlpha=true,ComponentStatusz=false":        {ExternalIPs: true, Flagz: true, NativeHistograms: true},
-		"NFTablesProxyMode=true,KubeProxyIPVS=true":   {ExternalIPs: true, Flagz: true, Statusz: true, NativeHistograms: true},
-		"MultiCIDRServiceAllocator=true":              {ExternalIPs: true, Flagz: true, Statusz: true, NativeHistograms: true},
+		"AllAlpha=true,ComponentStatusz=false":        {ExternalIPs: true, Flagz: true},
+		"NFTablesProxyMode=true,KubeProxyIPVS=true":   {ExternalIPs: true, Flagz: true, Statusz: true},
+		"MultiCIDRServiceAllocator=true":              {ExternalIPs: true, Flagz: true, Statusz: true},
 		"PreferSameTrafficDistribution=true,AllBeta=": {},
 	}
 	for gates, want := range rows {
