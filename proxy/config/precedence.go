@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/spf13/pflag"
 	logsapi "k8s.io/component-base/logs/api/v1"
@@ -75,6 +76,8 @@ func (f *Flags) where(field string) string {
 // fromFlags returns the configuration that the flags alone describe.
 func (f *Flags) fromFlags(ps *Problems) *external {
 	c := f.conf.DeepCopy()
+	setDefaults(c)
+	// A 0 of one of these is meant: a least time of 0 is none.
 	if f.set.Changed("iptables-sync-period") {
 		c.IPTables.SyncPeriod.Duration, c.NFTables.SyncPeriod.Duration = f.syncPeriod, f.syncPeriod
 	}
@@ -117,20 +120,20 @@ func (f *Flags) healthzOff() bool {
 	if f.configFile != "" {
 		return false
 	}
-	return f.set.Changed("healthz-bind-address") && f.conf.HealthzBindAddress == "" ||
-		f.set.Changed("healthz-port") && f.healthzPort == 0 && !f.set.Changed("healthz-bind-address")
+	return f.set.Changed("healthz-bind-address") && f.conf.HealthzBindAddress == "" || f.set.Changed("healthz-port") && f.healthzPort == 0
 }
 
 // override copies into the file's configuration what flags say beside it.
 func (f *Flags) override(c *external) {
-	if f.set.Changed("hostname-override") {
+	if f.conf.HostnameOverride != "" { // "" asks for nothing
 		c.HostnameOverride = f.conf.HostnameOverride
 	}
 	logging := map[string]func(to, from *logsapi.LoggingConfiguration){
 		"logging-format":      func(to, from *logsapi.LoggingConfiguration) { to.Format = from.Format },
 		"log-flush-frequency": func(to, from *logsapi.LoggingConfiguration) { to.FlushFrequency = from.FlushFrequency },
 		"v":                   func(to, from *logsapi.LoggingConfiguration) { to.Verbosity = from.Verbosity },
-		"vmodule":             func(to, from *logsapi.LoggingConfiguration) { to.VModule = from.VModule },
+		// The first of several patterns that fit counts.
+		"vmodule": func(to, from *logsapi.LoggingConfiguration) { to.VModule = slices.Concat(from.VModule, to.VModule) },
 		"log-text-split-stream": func(to, from *logsapi.LoggingConfiguration) {
 			to.Options.Text.SplitStream = from.Options.Text.SplitStream
 		},

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/spf13/pflag"
+	logsapi "k8s.io/component-base/logs/api/v1"
 )
 
 // valueFor returns a valid value for a flag that is not its default.
@@ -76,8 +77,20 @@ logging: {format: json, verbosity: 1, flushFrequency: 1s, options: {text: {split
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("with flags: -want +got\n%s", diff)
 	}
+	if c := mustLoad(t, files, "--config=file", "--hostname-override="); c.HostnameOverride != "a" {
+		t.Errorf("with an empty flag: name %q", c.HostnameOverride)
+	}
 	if c := mustLoad(t, files, "--config=file", "--manifests=/m"); c.Manifests != "/m" || !strings.Contains(texts(c.Warnings), "clientConnection.kubeconfig is ignored") {
 		t.Errorf("manifests %q, warnings %q", c.Manifests, c.Warnings)
+	}
+}
+
+// Patterns of the command line come before those of the file.
+func TestVModuleBesideFile(t *testing.T) {
+	c := mustLoad(t, map[string]string{"file": header + "logging: {vmodule: [{filePattern: a, verbosity: 1}, {filePattern: b, verbosity: 2}]}\n"}, "--config=file", "--vmodule=a=3")
+	want := logsapi.VModuleConfiguration{{FilePattern: "a", Verbosity: 3}, {FilePattern: "a", Verbosity: 1}, {FilePattern: "b", Verbosity: 2}}
+	if diff := cmp.Diff(want, c.Logging.VModule); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
 	}
 }
 
@@ -92,6 +105,8 @@ func TestServerAddresses(t *testing.T) {
 		{"--bind-address=:: --healthz-port=1 --metrics-port=2", "[::]:1", "[::1]:2"},
 		{"--healthz-port=1 --healthz-bind-address=127.0.0.1:7", "127.0.0.1:7", "127.0.0.1:10249"},
 		{"--healthz-port=0", "", "127.0.0.1:10249"},
+		{"--healthz-port=0 --healthz-bind-address=127.0.0.1", "", "127.0.0.1:10249"},
+		{"--healthz-port=0 --healthz-bind-address=127.0.0.1:7", "", "127.0.0.1:10249"},
 		{"--healthz-bind-address=", "", "127.0.0.1:10249"},
 		{"--metrics-bind-address=", "0.0.0.0:10256", "127.0.0.1:10249"},
 	}
@@ -124,6 +139,8 @@ func TestModeSections(t *testing.T) {
 		"--iptables-sync-period=8s --iptables-min-sync-period=2s --masquerade-all --cluster-cidr=10.0.0.0/8": {8 * time.Second, 2 * time.Second, true, 14, 0},
 		"--iptables-min-sync-period=1s --iptables-masquerade-bit=3 --cluster-cidr=10.0.0.0/8":                {30 * time.Second, time.Second, false, 14, 1},
 		"--iptables-min-sync-period=0s --ipvs-sync-period=3s --cluster-cidr=10.0.0.0/8":                      {30 * time.Second, 0, false, 14, 1},
+		"--iptables-min-sync-period=0s --proxy-mode=iptables --cluster-cidr=10.0.0.0/8":                      {30 * time.Second, 0, false, 14, 0},
+		"--proxy-mode=iptables --cluster-cidr=10.0.0.0/8":                                                    {30 * time.Second, time.Second, false, 14, 0},
 	}
 	for args, want := range rows {
 		c := mustLoad(t, files, strings.Fields(args)...)

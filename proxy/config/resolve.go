@@ -49,7 +49,6 @@ func (f *Flags) resolve(read func(path string) ([]byte, error), instead Mode) re
 	if instead != "" {
 		conf.Mode = v1alpha1.ProxyMode(instead)
 	}
-	setDefaults(conf)
 	setDependentDefaults(conf)
 
 	v := &validator{conf: conf, mode: Mode(conf.Mode), where: f.where, problems: &r.problems}
@@ -75,7 +74,9 @@ func (f *Flags) sources(read func(string) ([]byte, error), ps *Problems) (*exter
 	data, err := read(f.configFile)
 	if err != nil {
 		ps.add("--config", "%v; give the path of a readable file", err)
-		return &external{}, nil, nil
+		var conf external
+		setDefaults(&conf)
+		return &conf, nil, nil
 	}
 	conf, ws, problems := decodeFile(data)
 	for _, p := range problems {
@@ -83,6 +84,7 @@ func (f *Flags) sources(read func(string) ([]byte, error), ps *Problems) (*exter
 		*ps = append(*ps, p)
 	}
 	f.override(conf)
+	setDefaults(conf)
 	return conf, data, ws
 }
 
