@@ -176,13 +176,14 @@ func (b *Backend) rebuild(ctx context.Context, s *proxy.State) (proxy.Report, er
 		r := newTables(&b.options, s, b.excluded)
 		operations, failed, err := b.carryOut(ctx, r.build(found, b.kernel.chunk()))
 		if err == nil {
+			r.chains += len(found.kept)
 			b.rules = r
 			// To try a refused Service again in vain is another rebuild.
 			b.retryAt = b.now().Add(max(b.options.RetryRejected, retryShare*b.now().Sub(started)))
 			_ = b.tellObstacles() // Check tells why it cannot
 			return proxy.Report{Full: true, Operations: operations}, b.once(ctx, found)
 		}
-		if !b.blameCounters(failed, err) && !b.exclude(failed, err) {
+		if !found.keep(failed, err) && !b.blameCounters(failed, err) && !b.exclude(failed, err) {
 			return proxy.Report{}, fmt.Errorf("program all rules for %s: %w", s.Family, err)
 		}
 	}
@@ -244,7 +245,7 @@ func (b *Backend) rejections(s *proxy.State) (out []proxy.Rejection) {
 }
 
 // Cleanup is part of proxy.Backend. It removes all chains that Owns names, kube-proxy's included, from the tables of the variant that the Backend uses, and then the packet
-// counters that no other rules count with.
+// counters that no other rules count with. A chain that a rule of another program leads to stays, without rules.
 func (b *Backend) Cleanup(ctx context.Context) error {
 	b.Forget()
 	if err := b.kernel.unjump(ctx, 0); err != nil {
@@ -254,8 +255,14 @@ func (b *Backend) Cleanup(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("see what is programmed for %s: %w", b.options.Family, err)
 	}
-	if _, _, err := b.carryOut(ctx, found.drop(b.kernel.chunk())); err != nil {
-		return fmt.Errorf("delete the chains for %s: %w", b.options.Family, err)
+	for {
+		_, failed, err := b.carryOut(ctx, found.drop(b.kernel.chunk()))
+		if err == nil {
+			break
+		}
+		if !found.keep(failed, err) {
+			return fmt.Errorf("delete the chains for %s: %w", b.options.Family, err)
+		}
 	}
 	b.removeCounters()
 	return nil

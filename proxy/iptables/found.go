@@ -11,9 +11,34 @@ import (
 type found struct {
 	chains map[string][]string // ours, by table
 	jumps  map[Jump]int        // how often each is there
+	// kept are chains of ours that cannot be deleted, since rules of other programs lead to them.
+	kept map[place]bool
 }
 
-func newFound() *found { return &found{map[string][]string{}, map[Jump]int{}} }
+// place is a chain of a table.
+type place struct{ table, chain string }
+
+func newFound() *found { return &found{map[string][]string{}, map[Jump]int{}, map[place]bool{}} }
+
+// keep notes a chain that could not be deleted; false if that is not why a script failed.
+func (f *found) keep(s *script, err error) bool {
+	table, text, _ := s.refused(err)
+	chain, ok := strings.CutPrefix(text, "-X ")
+	if !ok || f.kept[place{table, chain}] {
+		return false
+	}
+	f.kept[place{table, chain}] = true
+	return true
+}
+
+// remove empties a chain, and deletes it if it can be.
+func (f *found) remove(x *section, chain string) {
+	if f.kept[place{x.table, chain}] {
+		x.declare(chain, nil)
+		return
+	}
+	x.drop(chain, nil)
+}
 
 // reconcile adds to a section what makes the table right whatever was found: jumps that are missing are put first in their chains, and chains of ours that
 // are not made again are deleted.
@@ -29,7 +54,7 @@ func (f *found) reconcile(x *section, made map[string]bool) {
 	}
 	for _, name := range f.chains[x.table] {
 		if !made[name] && !slices.Contains(staticChains[x.table], name) {
-			x.drop(name, nil)
+			f.remove(x, name)
 		}
 	}
 }
@@ -51,7 +76,7 @@ func (f *found) drop(chunk int) []*script {
 				scripts = append(scripts, s)
 				x = s.section(table)
 			}
-			x.drop(name, nil)
+			f.remove(x, name)
 		}
 	}
 	if len(scripts) == 1 && s.operations() == 0 {

@@ -1,7 +1,10 @@
 package iptables
 
 import (
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"turnout/proxy"
 	"turnout/proxy/proxytest"
@@ -30,4 +33,45 @@ func TestRefusedAsAWhole(t *testing.T) {
 			t.Errorf("steps of %d: %+v, %v when it works again", size, r, err)
 		}
 	}
+}
+
+// A chain that a rule of another program leads to cannot be deleted. It is left without rules, and is in nobody's way.
+func TestForeignRuleLeadsToChain(t *testing.T) {
+	inKernel(t, func(t *testing.T, o Options) {
+		b := newKernelBackend(t, o)
+		gone, stays := onCluster(o.Family, "gone", "1"), onCluster(o.Family, "stays", "2")
+		mustApply(t, b, proxytest.NewState(o.Family, gone, stays))
+		used := namingOf(gone.Name).pool(proxy.Cluster)
+		foreign := "-p tcp -m tcp --dport 1 -j " + used
+		run(t, o, "IPT -t nat -N OTHER")
+		run(t, o, "IPT -t nat -A OTHER "+foreign)
+		run(t, o, "IPT -t nat -A OTHER -j KUBE-MARK-MASQ")
+		mustApply(t, b, proxytest.NewState(o.Family, stays))
+		want := "-N " + used + "\n"
+		if got := run(t, o, "IPT -t nat -S "+used); got != want {
+			t.Errorf("the chain that is in use has %q, want %q", got, want)
+		}
+		if r := mustApply(t, b, proxytest.NewState(o.Family, stays, onCluster(o.Family, "new", "3"))); r.Full {
+			t.Errorf("a change after that: %+v", r)
+		}
+		if damage, err := b.Check(t.Context()); damage != "" || err != nil {
+			t.Errorf("damage %q, %v", damage, err)
+		}
+		mustApply(t, b, proxytest.NewState(o.Family, gone, stays))
+		if got := run(t, o, "IPT -t nat -S "+used); got == want {
+			t.Errorf("the Service is there again, and its chain is empty")
+		}
+		if err := b.Cleanup(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var left []string
+		for _, l := range saved(t, o) {
+			if strings.Contains(l, "KUBE-") || strings.Contains(l, "OTHER") {
+				left = append(left, l)
+			}
+		}
+		if diff := cmp.Diff(sorted([]string{"nat :KUBE-MARK-MASQ -", "nat :OTHER -", "nat :" + used + " -", "nat -A OTHER " + foreign, "nat -A OTHER -j KUBE-MARK-MASQ"}), sorted(left)); diff != "" {
+			t.Errorf("after a cleanup: -want +got:\n%s", diff)
+		}
+	})
 }
