@@ -26,9 +26,9 @@ type scope struct {
 
 var everything = scope{nftables: true, others: leftovers.Scope{Iptables: true, IPVS: true}}
 
-// scopes are the values of --mode. Mode ipvs of kube-proxy has chains of mode iptables, too.
+// scopes are the values of --mode.
 var scopes = map[string]scope{
-	"all": everything, "nftables": {nftables: true}, "iptables": {others: leftovers.Scope{Iptables: true}}, "ipvs": {others: everything.others},
+	"all": everything, "nftables": {nftables: true}, "iptables": {others: leftovers.Scope{Iptables: true}}, "ipvs": {others: leftovers.Scope{IPVS: true}},
 }
 
 func newCleanupCommand() *cobra.Command {
@@ -71,11 +71,14 @@ func cleanup(ctx context.Context, s scope, out io.Writer) error {
 // cleanupTable removes the table of one family, also one of kube-proxy's.
 func cleanupTable(ctx context.Context, s scope, f proxy.Family, out io.Writer) error {
 	b, err := nftables.Open(nftables.Options{Family: f})
-	if err != nil {
-		return err
+	found := false
+	if err == nil {
+		defer b.Close()
+		found, err = b.Exists()
 	}
-	defer b.Close()
-	found, err := b.Exists()
+	if leftovers.Lacking(err) {
+		return nil
+	}
 	if err != nil || !found {
 		return err
 	}
@@ -109,7 +112,8 @@ func cleanupOthers(s scope, out io.Writer) error {
 			left[o.String()] = o.String()
 		}
 	}
-	for _, k := range now.Kept() {
+	// What was left alone is left, also where nothing tells any longer that it may be a proxy's: virtual servers, when the interface is gone.
+	for _, k := range slices.Concat(found.Kept(), now.Kept()) {
 		left[k.Object.String()] = k.String()
 	}
 	for _, o := range found.Removable() {
