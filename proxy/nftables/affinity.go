@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,23 +22,42 @@ type remembered struct {
 // number is the Service's number and the local bit.
 func (r *remembered) number() uint32 { return binary.NativeEndian.Uint32(r.key) & poolBits }
 
+// endpoint is where the client is led; invalid if the value cannot be one.
+func (r *remembered) endpoint() netip.AddrPort {
+	const port = 4 // in a register
+	if len(r.value) < port {
+		return netip.AddrPort{}
+	}
+	at := len(r.value) - port
+	a, _ := netip.AddrFromSlice(r.value[:at])
+	return netip.AddrPortFrom(a, binary.BigEndian.Uint16(r.value[at:]))
+}
+
 // sweep deletes the memory of clients whose endpoint is no longer in the pool. It reads the affinity map, so it is done only if a
-// Service with affinity lost an endpoint, or after a rebuild.
+// Service with affinity lost an endpoint, or after a rebuild. It reads again until it finds nothing: the kernel goes on at the place in the
+// map where it stopped for want of room in a message, and passes over some entries if others before that place ended meanwhile. A client that
+// was passed over for good would be led to an endpoint that is gone for hours.
 func (b *Backend) sweep() (forgotten int, err error) {
 	t := b.table
-	gone, err := b.kernel.remembered(t.sets.affinity, func(r *remembered) bool {
-		number := r.number() & numberBits
-		return (b.sweepAll || t.stale[number]) && !leadsSomewhere(t.byNumber[number], r)
-	})
-	if err != nil {
-		return 0, err
-	}
-	if err := b.forgetClients(gone); err != nil {
-		return 0, err
+	leads := t.leads()
+	for range dumpAttempts {
+		gone, err := b.kernel.remembered(t.sets.affinity, func(r *remembered) bool {
+			return (b.sweepAll || t.stale[r.number()&numberBits]) && !leads(r)
+		})
+		if err == nil {
+			err = b.forgetClients(gone)
+		}
+		if err != nil {
+			return forgotten, err
+		}
+		if len(gone) == 0 {
+			break
+		}
+		forgotten += len(gone)
 	}
 	b.sweepAll = false
 	clear(t.stale)
-	return len(gone), nil
+	return forgotten, nil
 }
 
 // carryOver adds the clients that the table in the kernel remembers to a transaction that replaces it.
@@ -47,27 +65,28 @@ func (b *Backend) carryOver(t *table, tx *transaction) error {
 	if len(t.byNumber) == 0 {
 		return nil
 	}
-	clients, err := b.kernel.remembered(t.sets.affinity, func(r *remembered) bool {
-		return leadsSomewhere(t.byNumber[r.number()&numberBits], r)
-	})
+	clients, err := b.kernel.remembered(t.sets.affinity, t.leads())
 	for _, c := range clients {
 		tx.add(element{set: t.sets.affinity, key: c.key, value: c.value, more: &details{timeout: c.timeout, expires: c.expires}}, -1)
 	}
 	return err
 }
 
-// forgetClients deletes entries. One of them may end while they are deleted, and the kernel then refuses them all: they are tried
-// one by one.
+// forgetClients deletes entries. One of them may end while they are deleted, and the kernel then refuses them all: it is looked for by
+// halves.
 func (b *Backend) forgetClients(gone []remembered) error {
-	if len(gone) == 0 || b.kernel.commit(b.forgetting(gone...)) == nil {
+	if len(gone) == 0 {
 		return nil
 	}
-	for _, r := range gone {
-		if err := b.kernel.commit(b.forgetting(r)); err != nil && !errors.Is(err, unix.ENOENT) {
-			return err
-		}
+	err := b.kernel.commit(b.forgetting(gone...))
+	if !errors.Is(err, unix.ENOENT) {
+		return err
 	}
-	return nil
+	if len(gone) == 1 {
+		return nil
+	}
+	half := len(gone) / 2
+	return cmp.Or(b.forgetClients(gone[:half]), b.forgetClients(gone[half:]))
 }
 
 func (b *Backend) forgetting(gone ...remembered) *transaction {
@@ -78,20 +97,34 @@ func (b *Backend) forgetting(gone ...remembered) *transaction {
 	return tx
 }
 
-func leadsSomewhere(p *programmed, r *remembered) bool {
-	if p == nil {
-		return false
+// leads returns what tells whether a client is remembered for an endpoint that its pool has.
+func (t *table) leads() func(*remembered) bool {
+	pools := map[uint32]map[netip.AddrPort]bool{} // of the numbers that were asked for, which may have thousands of clients
+	return func(r *remembered) bool {
+		number := r.number()
+		pool, ok := pools[number]
+		if !ok {
+			pool = t.byNumber[number&numberBits].endpoints(number&localBit != 0)
+			pools[number] = pool
+		}
+		return pool[r.endpoint()]
 	}
-	pool := proxy.Cluster
-	if r.number()&localBit != 0 {
-		pool = proxy.Local
-	}
-	return slices.ContainsFunc(p.slots[pool], func(a netip.AddrPort) bool { return matches(a, r.value) })
 }
 
-func matches(a netip.AddrPort, value []byte) bool {
-	ip := a.Addr().AsSlice()
-	return len(value) >= len(ip)+2 && bytes.Equal(value[:len(ip)], ip) && binary.BigEndian.Uint16(value[len(ip):]) == a.Port()
+// endpoints returns those of a pool; none if there is no such Service.
+func (p *programmed) endpoints(local bool) map[netip.AddrPort]bool {
+	out := map[netip.AddrPort]bool{}
+	if p == nil {
+		return out
+	}
+	pool := proxy.Cluster
+	if local {
+		pool = proxy.Local
+	}
+	for _, a := range p.slots[pool] {
+		out[a] = true
+	}
+	return out
 }
 
 // remembered lists the clients that keep wants.

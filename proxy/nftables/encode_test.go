@@ -65,7 +65,7 @@ func FuzzReaders(f *testing.F) {
 	f.Add(errorMessage(received{sequence: 3}, unix.EEXIST, 40))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m := monitor{report: func(Interference) {}}
+		m := monitor{table: TableName, report: func(Interference) {}}
 		m.datagram(bytes.Clone(data))
 		for _, family := range proxy.Families {
 			k := newKernel(family, &script{answers: [][]byte{data, data}}, false)
@@ -77,7 +77,8 @@ func FuzzReaders(f *testing.F) {
 			_ = k.dump(newSets(capacity{}).affinity, func(d dumped) error {
 				parseTuple(family, d.key, false)
 				parseTuple(family, d.key, true)
-				leadsSomewhere(&programmed{slots: [2][]netip.AddrPort{{netip.MustParseAddrPort("10.0.0.1:80")}}}, &remembered{key: append(d.key, 0, 0, 0, 0), value: d.value})
+				t := &table{byNumber: map[uint32]*programmed{0: {slots: [2][]netip.AddrPort{{netip.MustParseAddrPort("10.0.0.1:80")}}}}}
+				t.leads()(&remembered{key: append(d.key, 0, 0, 0, 0), value: d.value})
 				return nil
 			})
 		}

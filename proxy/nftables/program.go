@@ -106,19 +106,26 @@ func (t *table) settle(tx *transaction) {
 	t.hairpin.settle(tx, &t.late, &t.bytes)
 }
 
-// noteStale notes Services whose remembered clients may have to be forgotten.
+// noteStale notes Services whose remembered clients may have to be forgotten. Those of a Service without affinity, which nobody looks for,
+// would be found again if it got affinity back, whatever has become of their endpoints by then.
 func (t *table) noteStale(before, after *programmed) {
 	if before == nil || before.service.Affinity == 0 {
 		return
 	}
-	for pool, slots := range before.slots {
-		for _, a := range slots {
-			if after == nil || !slices.Contains(after.slots[pool], a) {
-				t.stale[before.number] = true
-				return
-			}
+	if after == nil || after.service.Affinity == 0 || lost(before.slots[proxy.Cluster], after.slots[proxy.Cluster]) ||
+		lost(before.slots[proxy.Local], after.slots[proxy.Local]) {
+		t.stale[before.number] = true
+	}
+}
+
+// lost tells that an endpoint has no slot any longer. Nearly all that stay keep theirs.
+func lost(before, after []netip.AddrPort) bool {
+	for i, a := range before {
+		if (i >= len(after) || after[i] != a) && !slices.Contains(after, a) {
+			return true
 		}
 	}
+	return false
 }
 
 // addClass makes a class's chain and the way to it, if they do not exist.
