@@ -70,7 +70,7 @@ func (t *table) diff(tx *transaction, owner int32, before, after *programmed) {
 		added = r.frontends(nil, after)
 	}
 	diffElements(tx, owner, gone, added)
-	r.diffEndpoints(tx, owner, before, after)
+	r.diffEndpoints(tx, &t.late, owner, before, after)
 }
 
 func (t *table) renderer() *renderer {

@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -73,4 +74,30 @@ func TestPacketsUnderWay(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A port that gets another name is another Service of the same address. A packet that found the old one just before is still forwarded.
+func TestRenamedPort(t *testing.T) {
+	service := func(port string) *proxy.State {
+		return proxytest.NewState(proxy.IPv4, proxytest.NewService("ns/web:"+port+"/TCP",
+			proxytest.At(proxy.ClusterIP, "10.96.0.1:80", proxytest.Internal), proxytest.On("10.244.2.1:80", "10.244.2.2:80")))
+	}
+	k := newFakeKernel(proxy.IPv4)
+	b := k.backend(Options{})
+	for _, port := range []string{"http", "web"} {
+		k.generations = k.generations[max(0, len(k.generations)-1):]
+		if _, err := b.Apply(t.Context(), service(port)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := proxytest.Packet{Source: netip.MustParseAddr("10.244.1.9"), Interface: "veth9", Protocol: proxy.TCP, Destination: netip.MustParseAddr("10.96.0.1"), Port: 80}
+	for i, after := range k.generations[1:] {
+		for split, most := 0, 0; split <= most; split++ {
+			tr := traceMixed(proxy.IPv4, k.generations[i], after, split, p)
+			most = tr.lookups
+			if got := tr.outcome(); got.Verdict != proxytest.Forwarded || len(tr.failures) > 0 {
+				t.Errorf("commit %d after lookup %d: %v, %v", i+1, split, got, tr.failures)
+			}
+		}
+	}
 }
