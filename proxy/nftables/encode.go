@@ -60,8 +60,9 @@ func (e *encoder) tableName() string {
 
 // encodeProbe returns a batch that does a transaction's work in a table of another name, and then deletes it.
 func (e *encoder) encodeProbe(tx *transaction) ([]byte, error) {
-	e.name = TableName + "-probe"
-	defer func() { e.name = "" }()
+	name := e.name
+	e.name = e.tableName() + "-probe"
+	defer func() { e.name = name }()
 	return e.encodeThen(tx, e.deleteTable)
 }
 
@@ -131,6 +132,17 @@ func (e *encoder) encodeThen(tx *transaction, last func()) ([]byte, error) {
 	last()
 	e.control(unix.NFNL_MSG_BATCH_END)
 	return e.buf, nil
+}
+
+// kept is up to how many bytes of a buffer are used again. A transaction that makes a whole table needs a hundred times as much, and is rare.
+const kept = 1 << 20
+
+// release forgets the transaction that was encoded last, once its answer was read: its elements are as large as all that is known of the Services.
+func (e *encoder) release() {
+	clear(e.messages)
+	if e.owners = nil; cap(e.buf) > kept {
+		e.buf = nil
+	}
 }
 
 // header appends the headers of a message (struct nlmsghdr, struct nfgenmsg).

@@ -85,6 +85,24 @@ func FuzzReaders(f *testing.F) {
 	})
 }
 
+// What a transaction needed is given back: the one that makes a large table needs tens of MB, and none may follow for months.
+func TestEncoderForgets(t *testing.T) {
+	b := newFakeKernel(proxy.IPv4).backend(Options{})
+	state := proxytest.LargeState(3000)
+	if _, err := b.Apply(t.Context(), state); err != nil {
+		t.Fatal(err)
+	}
+	e := &b.kernel.encoder
+	if cap(e.buf) > kept || e.owners != nil {
+		t.Errorf("%d bytes and %d owners are kept", cap(e.buf), len(e.owners))
+	}
+	for _, m := range e.messages[:cap(e.messages)] {
+		if m.elements != nil {
+			t.Errorf("elements of %q are kept", m.what())
+		}
+	}
+}
+
 // What the kernel says of a message is understood with and without its own words, with and without the message itself.
 func TestFailure(t *testing.T) {
 	original := make([]byte, unix.SizeofNlMsghdr+20)

@@ -67,6 +67,7 @@ func (k *kernel) commit(tx *transaction) error {
 	if err != nil {
 		return err
 	}
+	defer k.encoder.release()
 	return k.exchange(batch)
 }
 
