@@ -49,6 +49,12 @@ func render(cfg *config.Config, out, diagnostics io.Writer) error {
 	if cfg.Manifests == "" {
 		return errors.New("--manifests is missing: give the folder whose manifests are to be rendered")
 	}
+	if cfg.Mode == config.Auto { // what is printed is the table of the first choice
+		var err error
+		if cfg, err = cfg.In(config.Modes[0]); err != nil {
+			return err
+		}
+	}
 	hostname, _ := os.Hostname() // Name says what is missing if there is neither this nor --hostname-override
 	name, err := node.Name(cfg.HostnameOverride, hostname)
 	if err != nil {
