@@ -140,10 +140,11 @@ func (d *demo) introduce() {
 func (d *demo) startProxy(ctx context.Context) (time.Duration, error) {
 	d.progress("starting the proxy")
 	start := time.Now()
-	var err error
-	if d.proxy, err = startChild(d.lab.Node(), d.options, d.manifests.folder, d.line); err != nil {
+	child, err := startChild(d.lab.Node(), d.options, d.manifests.folder, d.line)
+	if err != nil {
 		return 0, err
 	}
+	d.proxy = child
 	// A connection begun before there are rules is tracked as one that is not translated, for two minutes, and so would be a later one from
 	// the same port: these attempts have ports that the kernel gives to nobody else.
 	const firstPort, ports = 10000, 20000
