@@ -77,6 +77,7 @@ func runProxy(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	if cfg.InitOnly {
+		d.tuneMissing(ctx)
 		klog.FromContext(ctx).Info("Everything that needs privileges is done; from now on CAP_NET_ADMIN is enough")
 		return nil
 	}
@@ -134,6 +135,14 @@ func (d *daemon) tuneLater(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	case <-d.loop.Programmed():
+	}
+	d.tuneMissing(ctx)
+}
+
+// tuneMissing sets what was missing at the start. What a mode needs has made the kernel load connection tracking since.
+func (d *daemon) tuneMissing(ctx context.Context) {
+	if !d.untuned {
+		return
 	}
 	for _, p := range d.tuneConntrack(ctx) {
 		klog.FromContext(ctx).Info("A setting of connection tracking stays as it is", "error", p.Error())
