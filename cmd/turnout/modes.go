@@ -113,10 +113,8 @@ func (d *daemon) begin(ctx context.Context, label string) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range c.cfg.Warnings {
-		if d.cfg.Mode != c.cfg.Mode { // those of the configuration's own mode were told
-			klog.FromContext(ctx).Info("Configuration warning", "field", w.Where, "warning", w.Text)
-		}
+	if d.cfg.Mode != c.cfg.Mode { // those of the configuration's own mode were told
+		warn(ctx, d.cfg.Warnings, c.cfg.Warnings)
 	}
 	d.cfg, d.course.choice, d.course.label = c.cfg, c, label
 	return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -127,11 +126,7 @@ func (r *reload) apply(ctx context.Context, before, next *config.Config, changes
 	}
 	r.metrics.ConfigReloaded()
 	logger.Info("The configuration file changed and is in effect", "file", next.ConfigFile, "changes", changes)
-	for _, w := range next.Warnings {
-		if !slices.Contains(before.Warnings, w) {
-			logger.Info("Configuration warning", "field", w.Where, "warning", w.Text)
-		}
-	}
+	warn(ctx, before.Warnings, next.Warnings)
 	r.feed.nodeEvent(nodeEvent{v1.EventTypeNormal, reasonReloaded, "ReloadConfiguration", strings.Join(changes, ", ")})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 	cliflag "k8s.io/component-base/cli/flag"
@@ -61,14 +62,20 @@ func runRoot(cmd *cobra.Command, flags *config.Flags, proxy proxyFunc) error {
 	}
 	metricsfeatures.ApplyFeatureGates(cfg.Gates)
 	ctx := cmd.Context()
-	logger := klog.FromContext(ctx)
-	for _, w := range cfg.Warnings {
-		logger.Info("Configuration warning", "field", w.Where, "warning", w.Text)
-	}
+	warn(ctx, nil, cfg.Warnings)
 	if cfg.WriteConfigTo != "" {
 		return writeConfig(cfg)
 	}
 	return ignoreCancel(ctx, proxy(ctx, cfg))
+}
+
+// warn logs warnings that were not told before.
+func warn(ctx context.Context, told, warnings config.Warnings) {
+	for _, w := range warnings {
+		if !slices.Contains(told, w) {
+			klog.FromContext(ctx).Info("Configuration warning", "field", w.Where, "warning", w.Text)
+		}
+	}
 }
 
 // ignoreCancel drops the error that only says that the context was ended: that is how the process is told to stop.

@@ -79,6 +79,7 @@ func (d *daemon) steer(ctx context.Context, label string) error {
 	} else if err := d.switchTo(ctx, next); err != nil {
 		return err
 	}
+	warn(ctx, d.course.cfg.Warnings, next.cfg.Warnings)
 	d.course.choice, d.course.label = next, label
 	d.tellMode(ctx)
 	if err := d.follow(ctx, next.cfg); err != nil {

@@ -68,7 +68,7 @@ func isLive(field string, m Mode) bool {
 func (c *Config) Reread(contents []byte, keepMode bool) (*Config, error) {
 	read := func(string) ([]byte, error) { return contents, nil }
 	next, err := c.flags.configIn("", read)
-	if err != nil || next.Mode == c.Mode || next.Asked != c.Asked && !keepMode {
+	if err != nil || next.Asked != c.Asked && !keepMode {
 		return next, err
 	}
 	return c.flags.configIn(c.Mode, read)
