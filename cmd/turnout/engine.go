@@ -25,8 +25,8 @@ const reasonUnreadable = "TablesUnreadable"
 // engine is a mode that is open. Its sockets are closed by Gone.
 type engine struct {
 	sync.Mode
-	// watch tells the loop what others change, until the context ends; nil if the backends are asked instead.
-	watch func(ctx context.Context)
+	// watch tells the loop what others change, once inUse is closed and until the context ends; nil if the backends are asked instead.
+	watch func(ctx context.Context, inUse <-chan struct{})
 	// leave are the modes that may have left rules which the loop can remove.
 	leave []sync.Mode
 	// scope are leftovers of kube-proxy's that are looked for.
@@ -81,7 +81,7 @@ func (d *daemon) openNftables(ctx context.Context, cfg *config.Config) (*engine,
 		e.closes(b)
 		e.Backends[f], own = b, append(own, b.PortID())
 	}
-	e.watch = func(ctx context.Context) { d.watchTable(ctx, own) }
+	e.watch = func(ctx context.Context, inUse <-chan struct{}) { d.watchTable(ctx, own, inUse) }
 	e.scope = leftovers.Scope{Iptables: true, IPVSRules: true}
 	e.leave = d.ipvsToLeave(ctx, cfg)
 	return e, nil

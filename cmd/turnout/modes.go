@@ -167,12 +167,14 @@ func modeAction(m config.Mode) string {
 	}
 }
 
-// watch has changes that others make be noticed in the mode in use, until another takes its place.
-func (d *daemon) watch(ctx context.Context, e *engine) {
-	ctx, d.course.stopWatching = context.WithCancel(ctx)
+// watch notices from now on what others change in an engine's rules, until stop is called. The loop is told of it once these are in use, which begin tells.
+func watch(ctx context.Context, e *engine) (begin func(), stop context.CancelFunc) {
+	ctx, stop = context.WithCancel(ctx)
+	inUse := make(chan struct{})
 	if e.watch != nil {
-		go e.watch(ctx)
+		go e.watch(ctx, inUse)
 	}
+	return func() { close(inUse) }, stop
 }
 
 // follow takes on a configuration for the mode in use.

@@ -241,7 +241,9 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { d.loop.Run(ctx); return nil })
 	g.Go(func() error { d.services.Run(ctx); return nil })
 	g.Go(func() error { return ignoreCancel(ctx, d.addrs.Run(ctx)) })
-	d.watch(ctx, d.course.engine)
+	begin, stop := watch(ctx, d.course.engine)
+	d.course.stopWatching = stop
+	begin()
 	d.tellMode(ctx)
 	g.Go(func() error { d.followLabel(ctx, labels); return nil })
 	g.Go(func() error { d.tuneLater(ctx); return nil })

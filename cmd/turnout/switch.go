@@ -94,11 +94,15 @@ func (d *daemon) switchTo(ctx context.Context, next choice) error {
 		next.engine.Gone()
 		return err
 	}
+	begin, stop := watch(ctx, next.engine) // before there is anything that others could change
 	done := make(chan error, 1)
 	d.loop.SwitchTo(next.engine.Mode, func(err error) {
-		if err == nil { // and nothing was removed yet, which the watch of before would take for a stranger's work
+		if err != nil {
+			stop()
+		} else { // and nothing was removed yet, which the watch of before would take for a stranger's work
 			d.course.stopWatching()
-			d.watch(ctx, next.engine)
+			d.course.stopWatching = stop
+			begin()
 		}
 		done <- err
 	})

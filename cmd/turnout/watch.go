@@ -7,17 +7,23 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 
+	"turnout/proxy"
 	"turnout/proxy/nftables"
 )
 
-// watchTable has the table rebuilt when somebody else changes it.
-func (d *daemon) watchTable(ctx context.Context, own []uint32) {
+// watchTable has the table rebuilt when somebody else changes it. What happens before it is in use waits until then.
+func (d *daemon) watchTable(ctx context.Context, own []uint32, inUse <-chan struct{}) {
+	tell := func(f proxy.Family, what, process string, pid uint32) {
+		select {
+		case <-inUse:
+		case <-ctx.Done():
+		}
+		if ctx.Err() == nil { // afterwards the loop itself removes the table
+			d.loop.Interfered(ctx, f, what, process, pid)
+		}
+	}
 	for ctx.Err() == nil {
-		err := nftables.Watch(ctx, own, func(i nftables.Interference) {
-			if ctx.Err() == nil { // afterwards the loop itself removes the table
-				d.loop.Interfered(ctx, i.Family, i.What, i.Process, i.PID)
-			}
-		})
+		err := nftables.Watch(ctx, own, func(i nftables.Interference) { tell(i.Family, i.What, i.Process, i.PID) })
 		if err == nil || ctx.Err() != nil {
 			return
 		}
@@ -28,7 +34,7 @@ func (d *daemon) watchTable(ctx context.Context, own []uint32) {
 		case <-time.After(watchRetry):
 		}
 		for _, f := range d.families {
-			d.loop.Interfered(ctx, f, "unknown", "", 0) // there may have been some meanwhile
+			tell(f, "unknown", "", 0) // there may have been some meanwhile
 		}
 	}
 }
