@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -119,8 +121,8 @@ func (d *daemon) openIptables(ctx context.Context, cfg *config.Config) (*engine,
 func (d *daemon) obstructed(ctx context.Context, f proxy.Family, byTable map[string][]string) {
 	d.metrics.TablesRead(f, byTable)
 	var all []string
-	for _, rules := range byTable {
-		all = append(all, rules...)
+	for _, table := range slices.Sorted(maps.Keys(byTable)) {
+		all = append(all, byTable[table]...)
 	}
 	if len(all) == 0 {
 		return

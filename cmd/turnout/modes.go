@@ -23,6 +23,8 @@ const (
 	reasonMode = "ProxyModeChosen"
 	// reasonModeRefused is the reason of events about a mode that this node cannot have.
 	reasonModeRefused = "ProxyModeRefused"
+	// actionMode is what was done or tried then.
+	actionMode = "ChooseProxyMode"
 )
 
 // A choice is a mode that can be had, with the configuration for it.
@@ -132,7 +134,7 @@ func (d *daemon) tellMode(ctx context.Context) {
 	}
 	logger.Info("Proxy mode", "mode", c.cfg.Mode, "reason", c.reason, "lacks", c.lacks)
 	if change := before != nil && before != string(c.cfg.Mode); change || c.reason != metrics.ModeByConfiguration && c.reason != metrics.ModeByDefault {
-		d.feed.nodeEvent(nodeEvent{v1.EventTypeNormal, reasonMode, modeAction(c.cfg.Mode), note})
+		d.feed.nodeEvent(nodeEvent{v1.EventTypeNormal, reasonMode, actionMode, note})
 	}
 }
 
@@ -144,26 +146,8 @@ func (d *daemon) refuseLabel(ctx context.Context, label string, err error) {
 		if mode := d.mode.Load(); mode != nil {
 			stays = fmt.Sprint("the mode stays ", mode)
 		}
-		asked, _ := config.ParseAsked(label)
 		klog.FromContext(ctx).Error(err, "The mode cannot be changed", "instead", stays)
-		d.feed.nodeEvent(nodeEvent{v1.EventTypeWarning, reasonModeRefused, modeAction(asked), fmt.Sprintf("%s: %v", stays, err)})
-	}
-}
-
-// modeAction is the action of events about a mode, "" if it is none. Of events that have nothing else but their notes of their own, only the first one's
-// note is kept, and that of another mode would be wrong.
-func modeAction(m config.Mode) string {
-	switch m {
-	case config.NFTables:
-		return "UseNftables"
-	case config.IPTables:
-		return "UseIptables"
-	case config.IPVS:
-		return "UseIPVS"
-	case config.Auto:
-		return "UseFirstMode"
-	default:
-		return "ChooseProxyMode"
+		d.feed.nodeEvent(nodeEvent{v1.EventTypeWarning, reasonModeRefused, actionMode, fmt.Sprintf("%s: %v", stays, err)})
 	}
 }
 

@@ -60,16 +60,15 @@ func TestModeOfStart(t *testing.T) {
 		reason      metrics.ModeReason
 		why, err    string // why it is not another; why it is none
 		refused     string // the note of the event
-		action      string // of the event
 	}{
 		"unset":           {want: config.NFTables, reason: metrics.ModeByDefault},
 		"set":             {text: "mode: ipvs", want: config.IPVS, reason: metrics.ModeByConfiguration},
 		"set, impossible": {text: "mode: iptables", lacks: map[config.Mode]error{config.IPTables: programs}, err: "no iptables"},
 		"label":           {text: "mode: ipvs", label: "iptables", want: config.IPTables, reason: metrics.ModeByLabel},
 		"label, impossible": {text: "mode: ipvs", label: "iptables", lacks: map[config.Mode]error{config.IPTables: programs}, want: config.IPVS, reason: metrics.ModeByConfiguration,
-			refused: "the mode of the configuration is taken: no iptables", action: "UseIptables"},
+			refused: "the mode of the configuration is taken: no iptables"},
 		"label, no mode": {label: "iptable", want: config.NFTables, reason: metrics.ModeByDefault,
-			refused: `the mode of the configuration is taken: label turnout/proxy-mode: "iptable" is not a mode; did you mean "iptables"?; set nftables, iptables, ipvs or auto`, action: "ChooseProxyMode"},
+			refused: `the mode of the configuration is taken: label turnout/proxy-mode: "iptable" is not a mode; did you mean "iptables"?; set nftables, iptables, ipvs or auto`},
 		"auto":        {text: "mode: auto", want: config.NFTables, reason: metrics.ModeByAuto},
 		"auto, label": {label: "auto", want: config.NFTables, reason: metrics.ModeByAuto},
 		"auto, second": {text: "mode: auto", lacks: map[config.Mode]error{config.NFTables: kernel}, want: config.IPTables, reason: metrics.ModeByFallback,
@@ -107,7 +106,7 @@ func TestModeOfStart(t *testing.T) {
 			}
 			var want []nodeEvent
 			if r.refused != "" {
-				want = []nodeEvent{{"Warning", "ProxyModeRefused", r.action, r.refused}}
+				want = []nodeEvent{{"Warning", "ProxyModeRefused", "ChooseProxyMode", r.refused}}
 			}
 			if diff := cmp.Diff(want, events, cmp.AllowUnexported(nodeEvent{}), cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("events: -want +got\n%s", diff)
