@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
@@ -14,13 +13,6 @@ import (
 	"turnout/proxy"
 	"turnout/proxy/config"
 	"turnout/proxy/source/kube"
-)
-
-const (
-	// nodeWait is how long the start waits for the own Node, without which it goes on; podCIDRsWait how long it waits for
-	// what it cannot do without. Both as kube-proxy.
-	nodeWait     = 30 * time.Second
-	podCIDRsWait = 5 * time.Minute
 )
 
 // newClusterFeed connects to the API server and waits for the own Node.
@@ -47,6 +39,10 @@ func newClusterFeed(ctx context.Context, d *daemon) (*feed, error) {
 		nodeEvent: func(e nodeEvent) {
 			recorder.Event(recorder.Node(), e.kind, e.reason, e.action, e.note)
 		},
+		check: func(cfg *config.Config) error {
+			_, err := newClient(&cfg.Client)
+			return err
+		},
 		started: func(context.Context) {
 			recorder.Event(recorder.Node(), v1.EventTypeNormal, "Starting", "StartKubeProxy", "")
 		},
@@ -62,9 +58,9 @@ func newClient(c *config.Client) (kubernetes.Interface, error) {
 
 func waitForNode(ctx context.Context, client kubernetes.Interface, d *daemon) (*v1.Node, error) {
 	if d.cfg.DetectLocal.Mode == config.DetectNodeCIDR {
-		return kube.WaitForNode(ctx, client, d.nodeName, kube.HasPodCIDRs, podCIDRsWait)
+		return kube.WaitForNode(ctx, client, d.nodeName, kube.HasPodCIDRs, kube.PodCIDRPatience)
 	}
-	n, err := kube.WaitForNode(ctx, client, d.nodeName, kube.HasIP, nodeWait)
+	n, err := kube.WaitForNode(ctx, client, d.nodeName, kube.HasIP, kube.NodePatience)
 	if err == nil || errors.Is(err, context.Canceled) {
 		return n, err
 	}

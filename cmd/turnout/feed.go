@@ -7,6 +7,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"turnout/proxy"
+	"turnout/proxy/config"
 	"turnout/proxy/source"
 	"turnout/proxy/source/dir"
 )
@@ -17,7 +18,9 @@ type feed struct {
 	events serviceEvents
 	// nodeEvent reports an event of the own Node.
 	nodeEvent func(e nodeEvent)
-	node      *v1.Node // the own Node as it was at the start; nil if it is not known
+	// check tells whether a process with another configuration could make its client.
+	check func(cfg *config.Config) error
+	node  *v1.Node // the own Node as it was at the start; nil if it is not known
 	// started is called when everything runs.
 	started func(ctx context.Context)
 }
@@ -48,10 +51,6 @@ type serviceEvents func(name proxy.ServiceName, reason, note string)
 // Service is part of sync.Events.
 func (e serviceEvents) Service(name proxy.ServiceName, reason, note string) { e(name, reason, note) }
 
-func (f *feed) serviceEvent(name proxy.ServiceName, reason, note string) {
-	f.events(name, reason, note)
-}
-
 // newFeed connects to the API server, or to the folder that takes its place.
 func newFeed(ctx context.Context, d *daemon) (*feed, error) {
 	if d.cfg.Manifests != "" {
@@ -78,5 +77,6 @@ func newFolderFeed(ctx context.Context, d *daemon) (*feed, error) {
 		events:    func(proxy.ServiceName, string, string) {},
 		nodeEvent: func(e nodeEvent) { logger.Info("Node event", "reason", e.reason, "note", e.note) },
 		started:   func(context.Context) {},
+		check:     func(*config.Config) error { return nil },
 	}, nil
 }

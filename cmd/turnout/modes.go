@@ -73,6 +73,9 @@ func (d *daemon) chooseFirst(ctx context.Context, cfg *config.Config) (choice, e
 	var lacks []error
 	for i, m := range config.Modes {
 		c, err := d.try(ctx, cfg, m)
+		if err != nil && ctx.Err() != nil {
+			return choice{}, err
+		}
 		if err != nil {
 			lacks = append(lacks, fmt.Errorf("mode %s: %w", m, err))
 			continue
@@ -96,6 +99,9 @@ func (d *daemon) try(ctx context.Context, cfg *config.Config, m config.Mode) (ch
 		return choice{cfg: in}, nil
 	}
 	e, err := d.open(ctx, in)
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err() // the process is to end, which says nothing of the node
+	}
 	if err == nil && d.course.engine != nil {
 		e.leaveNothing()
 	}
@@ -107,7 +113,7 @@ func (d *daemon) begin(ctx context.Context, label string) error {
 	d.course.Lock()
 	defer d.course.Unlock()
 	c, err := d.choose(ctx, d.cfg, label)
-	if err != nil && label != "" {
+	if err != nil && label != "" && ctx.Err() == nil {
 		d.refuseLabel(ctx, label, err)
 		label = ""
 		c, err = d.choose(ctx, d.cfg, label)

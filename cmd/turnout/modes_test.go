@@ -115,6 +115,34 @@ func TestModeOfStart(t *testing.T) {
 	}
 }
 
+// What fails because the process is to end says nothing of the node: no other mode is chosen instead, and nobody is told.
+func TestChoiceAtTheEnd(t *testing.T) {
+	for text, label := range map[string]string{"mode: auto": "", "mode: nftables": "iptables", "mode: iptables": "", "# unset": "auto"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		d := &daemon{cfg: loadFile(t, text), feed: &feed{nodeEvent: func(e nodeEvent) { t.Errorf("%s, label %q: event %+v", text, label, e) }}}
+		tried := 0
+		d.open = func(context.Context, *config.Config) (*engine, error) {
+			tried++
+			cancel()
+			return nil, errors.New("signal: killed")
+		}
+		if err := d.begin(ctx, label); !errors.Is(err, context.Canceled) || tried != 1 {
+			t.Errorf("%s, label %q: error %v after trying %d modes", text, label, err, tried)
+		}
+	}
+	r := newReload(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	r.open = func(context.Context, *config.Config) (*engine, error) {
+		cancel()
+		return nil, errors.New("signal: killed")
+	}
+	err := r.changed(ctx, []byte(strings.Replace(reloadHeader, "mode: nftables", "mode: iptables", 1)))
+	if !errors.Is(err, context.Canceled) || len(r.events) != 0 {
+		t.Errorf("a changed file: error %v, events %v", err, r.events)
+	}
+	r.counted("0", "0", "1")
+}
+
 // A changed file that asks for another mode is taken if the node can have that, and the mode in use stays if it is the one that is asked for.
 func TestReloadOfMode(t *testing.T) {
 	n := &fakeNode{lacks: map[config.Mode]error{config.IPVS: errors.New("no module")}}
@@ -126,13 +154,19 @@ func TestReloadOfMode(t *testing.T) {
 		event   string
 	}{
 		{text: "mode: auto", reason: metrics.ModeByAuto, event: "mode nftables (auto)"},
+		{text: "", reason: metrics.ModeByDefault},
+		{text: "mode: auto\nclusterCIDR: fd00::/8", reason: metrics.ModeByConfiguration, event: "is not used. clusterCIDR fd00::/8"},
 		{text: "mode: ipvs", reason: metrics.ModeByConfiguration, event: "is not used. mode: ipvs: no module"},
 		{text: "mode: iptables", restart: true, reason: metrics.ModeByConfiguration, closed: []config.Mode{config.IPTables}},
 	} {
 		r := newReload(t)
 		r.open, n.closed = n.open, nil
 		r.course.engine = &engine{Mode: sync.Mode{Name: "nftables"}}
-		err := r.changed(t.Context(), []byte(strings.Replace(reloadHeader, "mode: nftables", row.text, 1)))
+		text := strings.Replace(reloadHeader, "mode: nftables", row.text, 1)
+		if strings.Contains(row.text, "clusterCIDR") {
+			text = strings.Replace(text, "clusterCIDR: 10.0.0.0/8\n", "", 1)
+		}
+		err := r.changed(t.Context(), []byte(text))
 		if errors.Is(err, config.ErrChanged) != row.restart || r.course.reason != row.reason || r.course.cfg.Mode != config.NFTables || !slices.Equal(n.closed, row.closed) {
 			t.Errorf("%s: %v; mode %s, reason %s, closed %v", row.text, err, r.course.cfg.Mode, r.course.reason, n.closed)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -99,9 +100,15 @@ func (d *daemon) identify() error {
 	d.families = []proxy.Family{proxy.IPv4}
 	if proc.IPv6() {
 		d.families = append(d.families, proxy.IPv6)
-	} else if d.cfg.BindAddress.IsValid() && proxy.FamilyOf(d.cfg.BindAddress) == proxy.IPv6 {
+	}
+	return checkPrimary(d.cfg, d.families)
+}
+
+// checkPrimary tells whether the primary family, as far as it is configured, is in use.
+func checkPrimary(cfg *config.Config, inUse []proxy.Family) error {
+	if cfg.BindAddress.IsValid() && !slices.Contains(inUse, proxy.FamilyOf(cfg.BindAddress)) {
 		return fmt.Errorf("bindAddress %s (--bind-address) makes IPv6 the primary family, but this machine has no IPv6: "+
-			"enable it (net.ipv6.conf.all.disable_ipv6=0), or set an IPv4 address", d.cfg.BindAddress)
+			"enable it (net.ipv6.conf.all.disable_ipv6=0), or set an IPv4 address", cfg.BindAddress)
 	}
 	return nil
 }

@@ -35,30 +35,31 @@ func (d *daemon) followConfig(ctx context.Context) error {
 // reload is what is known of the configuration file while the proxy runs.
 type reload struct{ *daemon }
 
-// reread returns the configuration of new contents of the file. If these ask for another mode, the node can have it, or else the working one would be given up
-// for none.
-func (r *reload) reread(ctx context.Context, contents []byte) (*config.Config, error) {
-	before := r.course.choice
-	labelled := r.course.label != ""
-	next, err := before.cfg.Reread(contents, labelled)
-	if err != nil || next.Asked == before.cfg.Asked {
-		return next, err
+// reread returns the choice that new contents of the file lead to, always with the engine in use. If they ask for another mode, the node can have it, or else the
+// working one would be given up for none.
+func (r *reload) reread(ctx context.Context, contents []byte) (choice, error) {
+	next := r.course.choice
+	before, labelled := next.cfg, r.course.label != ""
+	cfg, err := before.Reread(contents, labelled)
+	if err != nil {
+		return choice{}, err
 	}
-	if labelled {
-		klog.FromContext(ctx).Info("The configuration file asks for another mode, which holds when the Node has no label any longer", "file", next.ConfigFile, "mode", next.Asked, "label", r.course.label)
+	next.cfg = cfg
+	if labelled && cfg.Asked != before.Asked {
+		klog.FromContext(ctx).Info("The configuration file asks for another mode, which holds when the Node has no label any longer", "file", cfg.ConfigFile, "mode", cfg.Asked, "label", r.course.label)
+	}
+	if labelled || cfg.Asked == before.Asked && cfg.ModeSet == before.ModeSet {
 		return next, nil
 	}
-	c, err := r.choose(ctx, next, "")
+	c, err := r.choose(ctx, cfg, "")
 	if err != nil {
-		return nil, fmt.Errorf("mode: %s: %w", next.Asked, err)
+		return choice{}, fmt.Errorf("mode: %s: %w", cfg.Asked, err)
 	}
-	if c.engine == nil { // it is the one in use
-		r.course.reason, r.course.lacks = c.reason, c.lacks
-		r.tellMode(ctx)
-	} else {
+	if c.engine != nil {
 		c.engine.Gone() // it is for the process that comes
 	}
-	return c.cfg, nil
+	c.engine = next.engine
+	return c, nil
 }
 
 // changed brings new contents of the file into effect, or says why not.
@@ -67,36 +68,44 @@ func (r *reload) changed(ctx context.Context, contents []byte) error {
 	defer r.course.Unlock()
 	next, err := r.reread(ctx, contents)
 	if err != nil {
-		r.refuse(ctx, err)
-		return nil
+		return r.refuse(ctx, err)
 	}
+	before, cfg := r.course.choice, next.cfg
 	var restart, all []string
-	for _, c := range r.course.cfg.ChangesTo(next) {
+	for _, c := range before.cfg.ChangesTo(cfg) {
 		all = append(all, c.String())
 		if !c.Live {
 			restart = append(restart, c.String())
 		}
 	}
-	facts := r.factsConfig(next)
 	if len(restart) > 0 {
-		if err := r.loop.Check(facts); err != nil {
-			r.refuse(ctx, err)
-			return nil
+		if err := r.canStart(cfg); err != nil {
+			return r.refuse(ctx, err)
 		}
-		klog.FromContext(ctx).Info("The configuration file changed in fields that only a new process can follow: this one ends", "file", next.ConfigFile, "changes", all)
-		return fmt.Errorf("%w: %s: to be started again with %s", config.ErrChanged, next.ConfigFile, strings.Join(restart, ", "))
+		klog.FromContext(ctx).Info("The configuration file changed in fields that only a new process can follow: this one ends", "file", cfg.ConfigFile, "changes", all)
+		return fmt.Errorf("%w: %s: to be started again with %s", config.ErrChanged, cfg.ConfigFile, strings.Join(restart, ", "))
 	}
-	before := r.course.cfg
-	if err := r.follow(ctx, next); err != nil {
-		r.refuse(ctx, err)
-		return nil
+	if err := r.follow(ctx, cfg); err != nil {
+		return r.refuse(ctx, err)
 	}
-	r.apply(ctx, before, next, all)
+	r.course.choice = next
+	if next.reason != before.reason {
+		r.tellMode(ctx)
+	}
+	r.apply(ctx, before.cfg, cfg, all)
 	return nil
 }
 
-// refuse reports contents that cannot be used.
-func (r *reload) refuse(ctx context.Context, err error) {
+// canStart tells what would end a new process at once, as far as that can be seen from here.
+func (r *reload) canStart(cfg *config.Config) error {
+	return errors.Join(r.loop.Check(r.factsConfig(cfg)), checkPrimary(cfg, r.families), r.feed.check(cfg))
+}
+
+// refuse reports contents that cannot be used. It returns the error of the context: if that has ended, nothing is known of the contents.
+func (r *reload) refuse(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	problems := []string{err.Error()}
 	if all, ok := errors.AsType[config.Problems](err); ok {
 		problems = problems[:0]
@@ -108,6 +117,7 @@ func (r *reload) refuse(ctx context.Context, err error) {
 		"file", r.course.cfg.ConfigFile, "problems", problems)
 	r.metrics.ConfigRefused()
 	r.feed.nodeEvent(nodeEvent{v1.EventTypeWarning, reasonRefused, "ReloadConfiguration", r.course.cfg.ConfigFile + " is not used. " + strings.Join(problems, ". ")})
+	return nil
 }
 
 // apply brings into effect what is not the loop's, and reports.

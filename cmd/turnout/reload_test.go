@@ -29,6 +29,7 @@ type reloaded struct {
 	t        *testing.T
 	registry k8s.KubeRegistry
 	events   []nodeEvent
+	noClient error // why there would be no client
 }
 
 func newReload(t *testing.T) *reloaded {
@@ -52,7 +53,7 @@ func newReload(t *testing.T) *reloaded {
 	facts := d.factsConfig(cfg)
 	facts.Local = func(proxy.Family) []netip.Addr { return nil }
 	d.loop = sync.New(sync.Options{Families: d.families, Facts: facts, Timing: timing(cfg), Metrics: d.metrics, Health: d.health})
-	d.feed = &feed{nodeEvent: func(e nodeEvent) { r.events = append(r.events, e) }}
+	d.feed = &feed{nodeEvent: func(e nodeEvent) { r.events = append(r.events, e) }, check: func(*config.Config) error { return r.noClient }}
 	d.open = (&fakeNode{lacks: map[config.Mode]error{config.IPVS: errors.New("no module")}}).open
 	d.course.choice = choice{cfg: cfg, reason: metrics.ModeByConfiguration}
 	r.reload = &reload{daemon: d}
@@ -126,6 +127,26 @@ func TestReloadRefused(t *testing.T) {
 			}
 			r.counted("0", "1", "1")
 		})
+	}
+}
+
+// A change that would end the process is refused if the next one would end at its start.
+func TestReloadBeforeTheEnd(t *testing.T) {
+	for text, noClient := range map[string]error{"bindAddress: fd00::1\n": nil, "clientConnection: {kubeconfig: /nowhere}\n": errors.New("no such kubeconfig")} {
+		r := newReload(t)
+		r.noClient = noClient
+		events, err := r.write(text)
+		if err != nil || len(events) != 1 || events[0].reason != "ConfigurationInvalid" {
+			t.Fatalf("%s%v, events %+v", text, err, events)
+		}
+		want := "bindAddress fd00::1 (--bind-address) makes IPv6 the primary family, but this machine has no IPv6"
+		if noClient != nil {
+			want = noClient.Error()
+		}
+		if !strings.Contains(events[0].note, want) {
+			t.Errorf("%sevent %q", text, events[0].note)
+		}
+		r.counted("0", "1", "0")
 	}
 }
 

@@ -50,6 +50,6 @@ func (d *daemon) writeState(w io.Writer) error {
 }
 
 func (d *daemon) serviceHealthFailed(f healthcheck.ServiceFailure) {
-	d.feed.serviceEvent(f.Name, "FailedToStartServiceHealthcheck",
+	d.feed.events(f.Name, "FailedToStartServiceHealthcheck",
 		fmt.Sprintf("health-check node port %d over %s: %v", f.Port, f.Family, f.Err))
 }
