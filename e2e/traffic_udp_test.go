@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -55,34 +56,57 @@ func TestStaleUDPFlows(t *testing.T) {
 				s := newService(1, "dns")
 				c.set(c.with(s, on("pod-2"))...)
 				p := c.start()
-				flow := flow(t, c, "client", s, k, f)
-				reaches(t, flow, "pod-2")
-
-				// It still answers, but is an endpoint no longer.
-				c.set(c.endpoints(s, on("pod-3"))...)
-				p.follow()
-				reaches(t, flow, "pod-3")
-
-				// A terminating endpoint keeps its flows, also while there are others that are ready.
-				c.set(c.endpoints(s, on("pod-3", terminating), on("pod-5"))...)
-				p.follow()
-				answered := flow.Report().Answered
-				eventually(t, "answered further", func() bool { return flow.Report().Answered > answered+20 })
-				if got := flow.Report().Servers; slices.Contains(got, "pod-5") {
-					t.Errorf("answered by %v: a flow left an endpoint that still serves", got)
-				}
-
-				// Without any endpoint it is refused, though the last one still answers.
-				c.set(c.endpoints(s)...)
-				p.follow()
-				eventually(t, "refused", func() bool { return pauses(flow) })
-
-				c.set(c.endpoints(s, on("pod-5"))...)
-				p.follow()
-				reaches(t, flow, "pod-5")
+				c.flowFollows(t, p, s, flow(t, c, "client", s, k, f))
 			})
 		}
 	}
+	if proxyMode() != "iptables" {
+		return
+	}
+	t.Run("NodePort of a loopback address", func(t *testing.T) {
+		t.Parallel()
+		c := newCluster(t)
+		c.serve("pod-2", "pod-3", "pod-5")
+		s := newService(1, "dns")
+		c.set(c.with(s, on("pod-2"))...)
+		p := c.start("--nodeport-addresses=all")
+		to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), c.address(s, proxy.NodePort, proxy.IPv4, proxy.UDP).Port())
+		flow, err := c.Node().Flow(proxy.UDP, to, 5*time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer flow.Stop()
+		c.flowFollows(t, p, s, flow)
+	})
+}
+
+// flowFollows changes the endpoints of a Service, pod-2 at first, and judges where a flow to it goes.
+func (c *cluster) flowFollows(t *testing.T, p *process, s *v1.Service, flow *lab.Flow) {
+	t.Helper()
+	reaches(t, flow, "pod-2")
+
+	// It still answers, but is an endpoint no longer.
+	c.set(c.endpoints(s, on("pod-3"))...)
+	p.follow()
+	reaches(t, flow, "pod-3")
+
+	// A terminating endpoint keeps its flows, also while there are others that are ready.
+	c.set(c.endpoints(s, on("pod-3", terminating), on("pod-5"))...)
+	p.follow()
+	answered := flow.Report().Answered
+	eventually(t, "answered further", func() bool { return flow.Report().Answered > answered+20 })
+	if got := flow.Report().Servers; slices.Contains(got, "pod-5") {
+		t.Errorf("answered by %v: a flow left an endpoint that still serves", got)
+	}
+
+	// Without any endpoint it is refused, though the last one still answers.
+	c.set(c.endpoints(s)...)
+	p.follow()
+	eventually(t, "refused", func() bool { return pauses(flow) })
+
+	c.set(c.endpoints(s, on("pod-5"))...)
+	p.follow()
+	reaches(t, flow, "pod-5")
 }
 
 // pauses tells that a flow is not answered while it sends some more.
