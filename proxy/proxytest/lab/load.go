@@ -26,6 +26,8 @@ type LoadOptions struct {
 	Source netip.Addr
 	// Interval is the least time from one connection of a client to its next; 0 is none: as fast as it answers.
 	Interval time.Duration
+
+	each func(Outcome) // is told of every attempt; may be nil
 }
 
 // LoadReport counts what came of the connections.
@@ -79,6 +81,9 @@ func (h *Host) Load(ctx context.Context, protocol proxy.Protocol, to netip.AddrP
 				for ctx.Err() == nil && started.Add(1) <= int64(o.Attempts) {
 					began := time.Now()
 					out := dial(protocol, to, DialOptions{Timeout: o.Timeout, Source: netip.AddrPortFrom(o.Source, 0)})
+					if o.each != nil {
+						o.each(out)
+					}
 					mu.Lock()
 					r.add(out)
 					mu.Unlock()
