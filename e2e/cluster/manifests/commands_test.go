@@ -177,6 +177,7 @@ func (w *walk) before() {
 	w.run(configuration, "turnout --help")
 	w.asked(migrate, "turnout preflight --to nftables", "mode nftables: ")
 	w.asked(migrate, "turnout preflight --to iptables", "mode iptables: ")
+	w.debugged()
 	w.asked(preflight, "turnout preflight --to nftables --config", "mode nftables: ")
 	w.run(readme, "turnout config check", "FILE", "config.conf")
 	w.run(troubleshoot, "turnout config check", "FILE", "config.conf")
@@ -190,6 +191,20 @@ func (w *walk) asked(page, command, says string) {
 	if strings.Contains(out, "  blocked  ") {
 		w.t.Errorf("%s: blocked", command)
 	}
+}
+
+// debugged asks a node that nobody can log in to: the API server takes the pod, and what that would run is run here.
+func (w *walk) debugged() {
+	w.run(migrate, "kubectl debug", " -it ", " ")
+	out, err := w.bash(`kubectl get pods -o jsonpath='{range .items[0].spec}{.hostNetwork} {.containers[0].securityContext.privileged} {.containers[0].volumeMounts[0].mountPath}{end}'`)
+	if want := "true true /host"; err != nil || out != want {
+		w.t.Errorf("the pod has %q, %v; want %q", out, err, want)
+	}
+	if out, err := w.bash("kubectl delete pods --all --force --grace-period=0"); err != nil {
+		w.t.Fatalf("%v: %s", err, out)
+	}
+	out, _ = w.try(migrate, "kubectl debug", "kubectl debug node/$NODE -it --image="+image+" --profile=sysadmin -- /usr/local/bin/", "", "/host", "/")
+	w.expect(out, "mode nftables: ")
 }
 
 // staged moves n1 to Turnout and back by its label.
@@ -207,6 +222,7 @@ func (w *walk) staged() {
 	w.expect(w.run(migrate, "kubectl -n kube-system get pods -o wide"), "turnout-")
 	w.expect(w.run(migrate, "kubectl -n kube-system logs"), "[pod/turnout-", "/turnout] ", "All Services and EndpointSlices were delivered")
 	w.images(image, upstream)
+	w.unlabelled()
 	w.run(migrate, "kubectl label node $NODE service-proxy-")
 	w.run(migrate, "kubectl -n kube-system rollout status")
 	w.images(upstream, upstream)
@@ -219,10 +235,40 @@ func (w *walk) staged() {
 	w.run(migrate, "kubectl -n kube-system rollout status")
 }
 
-// patched makes Turnout of the DaemonSet, and kube-proxy again, twice.
+// unlabelled looks at what the page adds to the overlay at the end.
+func (w *walk) unlabelled() {
+	file := w.pages[migrate].file(w.t, "kustomization.yaml")
+	w.write("kustomization.yaml", file+w.pages[migrate].file(w.t, "at the end"))
+	out, err := w.bash("kubectl kustomize .")
+	if err != nil || strings.Contains(out, "service-proxy: ") {
+		w.t.Errorf("%v, with the label:\n%s", err, out)
+	}
+	w.write("kustomization.yaml", file)
+}
+
+// patched makes Turnout of the DaemonSet, and kube-proxy again, three times.
 func (w *walk) patched() {
 	before := kubeProxy(w.t.Context(), w.t, w.plane)
 	w.run(migrate, "kubectl -n kube-system create configmap")
+	w.patch()
+	w.expect(w.run(migrate, "kubectl -n kube-system rollout history"), fmt.Sprintf("\n%d ", before.Generation))
+	w.run(migrate, "kubectl -n kube-system rollout undo", "--to-revision=N", fmt.Sprintf("--to-revision=%d", before.Generation))
+	w.backAgain()
+	w.run(readme, "sed")
+	w.run(migrate, "kubectl -n kube-system rollout status")
+	w.images(image, image)
+	w.run(readme, "kubectl -n kube-system patch daemonset kube-proxy --patch-file manifests/overlays/kubeadm/back.yaml")
+	w.run(readme, "kubectl -n kube-system set image", "IMAGE_OF_KUBE_PROXY", upstream)
+	w.backAgain()
+	w.patch()
+	w.run(migrate, "kubectl -n kube-system patch daemonset kube-proxy --patch-file manifests/overlays/kubeadm/back.yaml")
+	w.run(migrate, "kubectl -n kube-system set image", "IMAGE_OF_KUBE_PROXY", upstream)
+	w.backAgain()
+	w.run(migrate, "kubectl -n kube-system delete daemonset kube-proxy")
+}
+
+// patch makes Turnout of the DaemonSet.
+func (w *walk) patch() {
 	w.in("turnout")
 	w.run(install, "cd manifests/overlays/kubeadm")
 	w.in("turnout/manifests/overlays/kubeadm")
@@ -230,20 +276,16 @@ func (w *walk) patched() {
 	w.run(install, "kubectl -n kube-system rollout status daemonset kube-proxy")
 	w.images(image, image)
 	w.in("turnout")
-	w.run(migrate, "kubectl -n kube-system rollout undo", "--to-revision=N", fmt.Sprintf("--to-revision=%d", before.Generation))
-	w.run(migrate, "kubectl -n kube-system rollout status")
-	w.images(upstream, upstream)
-	w.run(readme, "sed")
-	w.run(migrate, "kubectl -n kube-system rollout status")
-	w.images(image, image)
-	w.run(migrate, "kubectl -n kube-system patch daemonset kube-proxy --patch-file manifests/overlays/kubeadm/back.yaml")
-	w.run(migrate, "kubectl -n kube-system set image", "IMAGE_OF_KUBE_PROXY", upstream)
+}
+
+// backAgain waits until kube-proxy runs again, and looks whether the DaemonSet is as it was.
+func (w *walk) backAgain() {
+	w.t.Helper()
 	w.run(migrate, "kubectl -n kube-system rollout status")
 	w.images(upstream, upstream)
 	if diff := cmp.Diff(w.original.Spec, kubeProxy(w.t.Context(), w.t, w.plane).Spec); diff != "" {
 		w.t.Errorf("there and back (-want +got)\n%s", diff)
 	}
-	w.run(migrate, "kubectl -n kube-system delete daemonset kube-proxy")
 }
 
 // alone installs Turnout where there is no kube-proxy, by the overlay of the page.
