@@ -16,8 +16,8 @@ import (
 // Options configure a Backend.
 type Options struct {
 	Family proxy.Family
-	// Protect makes the table belong to this process's socket: other processes cannot change it, but neither can upstream
-	// kube-proxy or nft take over after a crash. Needs Linux 6.9.
+	// Protect makes the table belong to this process's socket: as long as that is open, other processes cannot change the table. Needs
+	// Linux 6.9; before, the kernel would remove the table with its owner.
 	Protect bool
 	// RetryRejected is how long a Service that the kernel refused is left alone before it is tried again; 30 s if 0.
 	RetryRejected time.Duration
