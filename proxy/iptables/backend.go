@@ -32,6 +32,7 @@ type Options struct {
 	Obstructed func(rules map[string][]string)
 
 	count bool // packets, by rules that do
+	lacks []lack
 }
 
 // Backend keeps one family's chains. It implements proxy.Backend.
@@ -172,6 +173,7 @@ func (b *Backend) rebuild(ctx context.Context, s *proxy.State) (proxy.Report, er
 		return proxy.Report{}, fmt.Errorf("see what is programmed for %s: %w", s.Family, err)
 	}
 	b.prepareCounters()
+	b.excludeLacking(s)
 	for {
 		r := newTables(&b.options, s, b.excluded)
 		operations, failed, err := b.carryOut(ctx, r.build(found, b.kernel.chunk()))
@@ -220,6 +222,18 @@ func (b *Backend) once(ctx context.Context, found *found) error {
 		}
 	}
 	return nil
+}
+
+// excludeLacking leaves out the Services that need what this node lacks.
+func (b *Backend) excludeLacking(s *proxy.State) {
+	if len(b.options.lacks) == 0 {
+		return
+	}
+	for name, service := range s.Services.All() {
+		if err := b.options.lacking(service); err != nil {
+			b.excluded[name] = err
+		}
+	}
 }
 
 // exclude leaves out the Service whose line was refused.

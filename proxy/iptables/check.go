@@ -2,7 +2,6 @@ package iptables
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -53,40 +52,4 @@ func missingLine(text []byte, n int) string {
 		return "a rule is missing"
 	}
 	return "missing in table " + table + ": " + strings.TrimPrefix(rule, "-C ")
-}
-
-// probe has the kernel take one rule of each kind that a State may need, in chains that nothing leads to, and removes them again.
-func (b *Backend) probe(ctx context.Context) error {
-	const name = "KUBE-PROXY-PROBE"
-	to := "192.0.2.1:80"
-	if b.options.Family.Bits() == 128 {
-		to = "[2001:db8::1]:80"
-	}
-	s := &script{}
-	first := s.section(nat)
-	first.declare(name, nil)
-	for _, r := range []string{
-		"-m comment --comment probe -m addrtype --dst-type LOCAL -j ACCEPT", "-m statistic --mode random --probability 0.50000000000 -j ACCEPT",
-		"-m recent --name " + name + " --rcheck --seconds 1 --reap -j ACCEPT", "-m recent --name " + name + " --set -p tcp -m tcp -j DNAT --to-destination " + to,
-		"-p udp -m udp --dport 1 -j DNAT --to-destination " + to, "-p sctp -m sctp --dport 1 -j DNAT --to-destination " + to,
-		"-m mark --mark 0x1/0x1 -j MARK --set-xmark 0x1/0x0", "-j MASQUERADE --random-fully",
-	} {
-		first.append(name, r, nil)
-	}
-	s.section(nat).drop(name, nil)
-	second := s.section(filter)
-	second.declare(name, nil)
-	for _, r := range []string{translated, "-p tcp -j REJECT --reject-with tcp-reset", "-j REJECT"} {
-		second.append(name, r, nil)
-	}
-	s.section(filter).drop(name, nil)
-	text, _ := s.text()
-	err := b.kernel.restore(ctx, text)
-	var e *Error
-	if errors.As(err, &e) && e.Kind == Refused {
-		if _, rule := lineOf(text, e.Line); rule != "" {
-			return fmt.Errorf("try what rules may need, %q: %w", rule, err)
-		}
-	}
-	return err
 }

@@ -71,15 +71,10 @@ func (b *Backend) Packets() (counts proxy.PacketCounts, ok bool) {
 func (b *Backend) tryCounters(ctx context.Context) {
 	err := b.makeCounters()
 	if err == nil {
-		const name = "KUBE-PROXY-PROBE"
-		s := &script{}
-		s.section(filter).chain(&chain{name, []string{countWith(invalidDropped) + "-j ACCEPT"}}, nil)
-		s.section(filter).drop(name, nil)
-		text, _ := s.text()
-		err = b.kernel.restore(ctx, text)
+		_, err = b.try(ctx, trial{filter, countWith(invalidDropped) + "-j ACCEPT"})
 	}
 	if err != nil {
-		b.choice.Uncounted = strings.Join(strings.Fields(err.Error()), " ")
+		b.choice.Uncounted = oneLine(err)
 		return
 	}
 	b.countable = true

@@ -45,14 +45,14 @@ func (d *difference) run(next *proxy.State, retry []proxy.ServicePortName) {
 		}
 		delete(d.excluded, c.Key)
 		if c.Has {
-			after = d.service(c.New)
+			after = d.serve(c.New)
 		}
 		d.part(&c.Key, before, after)
 	}
 	for i, name := range retry {
 		if s, ok := next.Services.Get(name); ok && d.excluded[name] != nil {
 			delete(d.excluded, name)
-			d.part(&retry[i], nil, d.service(s))
+			d.part(&retry[i], nil, d.serve(s))
 		}
 	}
 	for _, c := range checks {
@@ -64,6 +64,15 @@ func (d *difference) run(next *proxy.State, retry []proxy.ServicePortName) {
 		}
 	}
 	d.settle()
+}
+
+// serve makes the part of a Service, nil if it is left out.
+func (d *difference) serve(s *proxy.Service) *part {
+	if err := d.options.lacking(s); err != nil {
+		d.excluded[s.Name] = err
+		return nil
+	}
+	return d.service(s)
 }
 
 // part notes what leads from one version of a Service's part to another; nil is none.

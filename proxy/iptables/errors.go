@@ -100,6 +100,9 @@ func refused(err error) bool {
 	return ok && e.Kind == Refused
 }
 
+// oneLine is the text of an error without line breaks.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 

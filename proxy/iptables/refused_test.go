@@ -1,8 +1,10 @@
 package iptables
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -74,4 +76,70 @@ func TestForeignRuleLeadsToChain(t *testing.T) {
 			t.Errorf("after a cleanup: -want +got:\n%s", diff)
 		}
 	})
+}
+
+// refuseAtCommit has a kernel refuse what contains a word as iptables-legacy tells it: at the end of the table.
+func refuseAtCommit(k *fakeKernel, word string) {
+	bad := false
+	k.refuse = func(l string) bool {
+		bad = bad || strings.Contains(l, word)
+		if l != "COMMIT" || !bad {
+			return false
+		}
+		bad = false
+		return true
+	}
+}
+
+// Services that need what the node lacks are left out, and told with the reason; all others are served.
+func TestLacks(t *testing.T) {
+	tcp := onCluster(proxy.IPv4, "tcp", "1")
+	sctp := proxytest.NewService("ns/sctp/SCTP", proxytest.At(proxy.ClusterIP, "10.96.0.2:80", proxytest.Internal), proxytest.On("10.244.2.2:80"))
+	sticky := proxytest.NewService("ns/sticky/TCP", proxytest.Sticky(time.Minute), proxytest.At(proxy.ClusterIP, "10.96.0.3:80", proxytest.Internal), proxytest.On("10.244.2.3:80"))
+	for _, row := range []struct {
+		word, says string
+		out        *proxy.Service
+	}{{"-m sctp", "this node cannot do SCTP", sctp}, {"-m recent", "this node cannot do session affinity", sticky}} {
+		k := newFakeKernel()
+		refuseAtCommit(k, row.word)
+		b := newBackend(Options{Family: proxy.IPv4, RetryRejected: time.Nanosecond}, k)
+		if err := b.probe(t.Context()); err != nil || len(b.Choice().Lacks) != 1 || !strings.Contains(b.Choice().String(), "are left out") {
+			t.Fatalf("%s: %v, %v", row.word, err, b.Choice())
+		}
+		state := proxytest.NewState(proxy.IPv4, tcp, sctp, sticky)
+		changed := *row.out
+		changed.Cluster = append(changed.Cluster[:1:1], proxytest.NewService("ns/x/TCP", proxytest.On("10.244.2.9:80")).Cluster...)
+		less := *state
+		less.Services = less.Services.Delete(row.out.Name)
+		other := *state
+		other.Services = other.Services.Set(changed.Name, &changed)
+		for step, s := range []*proxy.State{state, state, &other, &less, state} {
+			r, err := b.Apply(t.Context(), s)
+			if want := s != &less; err != nil || r.Full != (step == 0) || r.Failures.All > 0 || (len(r.Rejected) == 1) != want {
+				t.Fatalf("%s, step %d: %+v, %v", row.word, step, r, err)
+			}
+			if len(r.Rejected) > 0 && (r.Rejected[0].Name != row.out.Name || !strings.Contains(r.Rejected[0].Err.Error(), row.says)) {
+				t.Errorf("%s, step %d: %v", row.word, step, r.Rejected)
+			}
+			if diff := cmp.Diff(fresh(t, &less), k.dump(b.rules)); diff != "" {
+				t.Errorf("%s, step %d: -want +got:\n%s", row.word, step, diff)
+			}
+		}
+	}
+}
+
+// What all Services need is named where it is refused, also if the program does not tell the line.
+func TestNeeds(t *testing.T) {
+	for _, word := range []string{"statistic", "MASQUERADE", "tcp-reset"} {
+		for _, atCommit := range []bool{false, true} {
+			k := newFakeKernel()
+			if refuseAtCommit(k, word); !atCommit {
+				k.refuse = func(l string) bool { return strings.Contains(l, word) }
+			}
+			err := newBackend(Options{Family: proxy.IPv4}, k).probe(t.Context())
+			if _, rule, _ := strings.Cut(fmt.Sprint(err), `try what rules may need, "`); !strings.Contains(strings.SplitN(rule, `"`, 2)[0], word) {
+				t.Errorf("%s, at the end: %t: %v", word, atCommit, err)
+			}
+		}
+	}
 }

@@ -26,13 +26,15 @@ type Choice struct {
 	Variant          Variant
 	Program, Version string
 	Reason           string
+	// Lacks says which Services are left out, and why.
+	Lacks []string
 	// Uncounted is why rules do not count the packets that they drop or accept; "" if they do.
 	Uncounted string
 }
 
 // String returns such as "iptables-nft-restore 1.8.9: kubelet's chain KUBE-IPTABLES-HINT is there".
 func (c Choice) String() string {
-	text := c.Program + " " + c.Version + ": " + c.Reason
+	text := strings.Join(append([]string{c.Program + " " + c.Version + ": " + c.Reason}, c.Lacks...), "; ")
 	if c.Uncounted != "" {
 		text += "; packets are not counted: " + c.Uncounted
 	}

@@ -62,6 +62,8 @@ type Trial struct {
 	Unseen error
 	// Err is what the kernel refused.
 	Err error
+	// Lacks says which Services would be left out, and why.
+	Lacks []string
 }
 
 // Iptables are its programs for a family.

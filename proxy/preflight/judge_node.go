@@ -25,7 +25,7 @@ func (j *judge) node() {
 func (j *judge) trials() {
 	var took, waits []proxy.Family
 	var idle []string
-	refused, untried := outcomes{}, outcomes{}
+	refused, untried, lacking := outcomes{}, outcomes{}, outcomes{}
 	seen := map[string]bool{}
 	for _, t := range j.facts.Trials[j.mode] {
 		switch {
@@ -39,6 +39,12 @@ func (j *judge) trials() {
 		default:
 			took = append(took, t.Family)
 		}
+		for _, l := range t.Lacks {
+			lacking.add(l, t.Family)
+		}
+	}
+	for _, o := range lacking {
+		j.add(Warning, Kernel, KernelRefused, moreModules, "Linux %s cannot do all of mode %s for %s. %s", j.facts.Kernel, j.mode, familyNames(o.families), o.text)
 	}
 	for _, o := range refused {
 		if what, remedy, ok := strings.Cut(o.text, remedyMark); ok {
@@ -77,6 +83,9 @@ func (os *outcomes) add(text string, f proxy.Family) {
 	*os = append(*os, outcome{text, []proxy.Family{f}})
 }
 
+// moreModules is what helps where a kernel lacks modules.
+const moreModules = "install the package with the kernel's further modules, or use another mode"
+
 // remedyMark is between what happened and what helps.
 const remedyMark = "; remedy: "
 
@@ -95,8 +104,14 @@ func (j *judge) idle(t Trial, seen map[string]bool) (idle []string) {
 	need := needOf(j.mode, t.Family, t.Variant, j.facts.Scheduler)
 	if missing := strings.Join(j.facts.Modules.Missing(need.must), ", "); missing != "" && !seen[missing] {
 		seen[missing] = true
-		j.add(Blocked, Kernel, ModulesMissing, "install the package with the kernel's further modules, or use another mode",
+		j.add(Blocked, Kernel, ModulesMissing, moreModules,
 			"Linux %s has no module %s, which mode %s needs for %s", j.facts.Kernel, missing, j.mode, t.Family)
+	}
+	for _, name := range j.facts.Modules.Missing(need.some) {
+		if !seen[name] {
+			seen[name] = true
+			j.add(Warning, Kernel, ModulesMissing, moreModules, "Linux %s has no module %s: Services with %s are left out in mode %s", j.facts.Kernel, name, servedBy[name], j.mode)
+		}
 	}
 	if j.facts.Modules.unread != nil {
 		if !seen["modules"] {

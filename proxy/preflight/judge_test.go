@@ -103,6 +103,15 @@ func TestJudge(t *testing.T) {
 			f.Modules = NewModules(List{}, List{}, List{Text: []byte(dep(slices.DeleteFunc(needOf("nftables", proxy.IPv4, "", "").must, without)))})
 			f.Trials["nftables"] = []Trial{{Idle: []string{"nf_tables"}}, {Family: proxy.IPv6, Idle: []string{"nf_tables"}}}
 		}, "nftables", []string{"blocked modules-missing", "blocked modules-missing", "ok modules-idle"}, []string{"no module nft_chain_nat, which", "no module nft_chain_nat, nft_reject_ipv6, nft_fib_ipv6, which"}},
+		{"a module that is missing and only some Services need", func(f *Facts) {
+			f.Modules = NewModules(List{}, List{}, List{Text: []byte(dep(needOf("iptables", proxy.IPv4, "nft", "").must) + dep([]string{"xt_recent"}))})
+			f.Families, f.Trials["iptables"] = proxy.Families[:1], []Trial{{Variant: "nft", Idle: []string{"nf_tables"}}}
+		}, "iptables", []string{"ok modules-idle", "warning modules-missing"}, []string{"has no module xt_sctp: Services with SCTP are left out in mode iptables; remedy: install"}},
+		{"a kernel that cannot do what some Services need", func(f *Facts) {
+			for i := range f.Trials["iptables"] {
+				f.Trials["iptables"][i].Lacks = []string{"Services with SCTP are left out: refused"}
+			}
+		}, "iptables", []string{"warning kernel-refused"}, []string{"Linux 6.12.0 cannot do all of mode iptables for IPv4 and IPv6. Services with SCTP are left out: refused; remedy: install"}},
 		{"modules that are not known", func(f *Facts) {
 			f.Modules = NewModules(List{}, List{Err: errors.New("no such folder")}, List{Err: errors.New("no such folder")})
 			f.Trials["nftables"] = []Trial{{Idle: []string{"nf_tables"}}, {Family: proxy.IPv6, Idle: []string{"nf_tables"}}}

@@ -100,11 +100,16 @@ func (m *Modules) Missing(names []string) (out []string) {
 // A need is what a mode uses of the kernel, by names of modules.
 type need struct {
 	must []string
+	// some are modules that only Services of a kind need, which servedBy names.
+	some []string
 	// may are modules that some kernels have apart, and others as part of another.
 	may []string
 }
 
-func (n need) all() []string { return slices.Concat(n.must, n.may) }
+func (n need) all() []string { return slices.Concat(n.must, n.some, n.may) }
+
+// servedBy says what Services have that need a module.
+var servedBy = map[string]string{"xt_recent": "session affinity", "xt_sctp": "SCTP"}
 
 // needOf returns what a mode needs for a family. Of iptables, variant counts, of ipvs the scheduler.
 func needOf(m config.Mode, f proxy.Family, variant iptables.Variant, scheduler string) need {
@@ -112,8 +117,8 @@ func needOf(m config.Mode, f proxy.Family, variant iptables.Variant, scheduler s
 	if f == proxy.IPv6 {
 		v = "ipv6"
 	}
-	nft := need{[]string{"nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_reject_" + v, "nft_fib_" + v},
-		[]string{"nfnetlink", "nf_tables_set", "nft_counter", "nft_reject", "nft_fib", "nf_nat", "nf_conntrack"}}
+	nft := need{must: []string{"nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_reject_" + v, "nft_fib_" + v},
+		may: []string{"nfnetlink", "nf_tables_set", "nft_counter", "nft_reject", "nft_fib", "nf_nat", "nf_conntrack"}}
 	switch m {
 	case config.NFTables:
 		nft.must = append(nft.must, "nft_nat", "nft_numgen")
@@ -122,8 +127,9 @@ func needOf(m config.Mode, f proxy.Family, variant iptables.Variant, scheduler s
 		nft.must = append(nft.must, "ip_vs", "ip_vs_"+scheduler, "dummy")
 		return nft
 	}
-	x := need{must: []string{"x_tables", "xt_comment", "xt_conntrack", "xt_addrtype", "xt_statistic", "xt_recent", "xt_mark", "xt_nat", "xt_MASQUERADE", "xt_tcpudp", "xt_sctp"},
-		may: []string{"nf_nat", "nf_conntrack", "nfnetlink", "nfnetlink_acct", "xt_nfacct"}}
+	x := need{must: []string{"x_tables", "xt_comment", "xt_conntrack", "xt_addrtype", "xt_statistic", "xt_mark", "xt_nat", "xt_MASQUERADE", "xt_tcpudp"},
+		some: []string{"xt_recent", "xt_sctp"},
+		may:  []string{"nf_nat", "nf_conntrack", "nfnetlink", "nfnetlink_acct", "xt_nfacct"}}
 	reject, table := "ipt_REJECT", "ip"
 	if f == proxy.IPv6 {
 		reject, table = "ip6t_REJECT", "ip6"

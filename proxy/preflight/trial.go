@@ -56,24 +56,27 @@ func (g *gatherer) trial(ctx context.Context, m config.Mode, f proxy.Family, var
 		t.Unseen = errors.New("before Linux 5.11, a network namespace that has used IPVS may never end")
 		return t
 	}
-	t.Unseen = inNamespace(func() { t.Err = g.try(ctx, m, f, variant) })
+	t.Unseen = inNamespace(func() { t.Lacks, t.Err = g.try(ctx, m, f, variant) })
 	return t
 }
 
-// try has the kernel take what a mode needs.
-func (g *gatherer) try(ctx context.Context, m config.Mode, f proxy.Family, variant iptables.Variant) error {
+// try has the kernel take what a mode needs, and returns what it lacks for some Services.
+func (g *gatherer) try(ctx context.Context, m config.Mode, f proxy.Family, variant iptables.Variant) (lacks []string, err error) {
 	switch m {
 	case config.NFTables:
 		b, err := nftables.New(nftables.Options{Family: f, Protect: g.protect})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		return b.Close()
+		return nil, b.Close()
 	case config.IPTables:
-		_, err := iptables.New(ctx, iptables.Options{Family: f, Variant: variant, Path: g.Path, Timeout: g.Timeout})
-		return err
+		b, err := iptables.New(ctx, iptables.Options{Family: f, Variant: variant, Path: g.Path, Timeout: g.Timeout})
+		if err != nil {
+			return nil, err
+		}
+		return b.Choice().Lacks, nil
 	}
-	return errors.Join(tryGate(f), tryVirtualServer(f, g.facts.Scheduler), tryDummy())
+	return nil, errors.Join(tryGate(f), tryVirtualServer(f, g.facts.Scheduler), tryDummy())
 }
 
 // tryGate makes the table that mode ipvs has beside IPVS.
