@@ -39,6 +39,9 @@ func OpenGate(f proxy.Family) (*Gate, error) {
 // Close closes the Gate's socket. The rules stay.
 func (g *Gate) Close() error { return g.kernel.socket.close() }
 
+// PortID is the netlink port by which the kernel names this Gate as the author of changes.
+func (g *Gate) PortID() uint32 { return g.kernel.socket.portID() }
+
 // Forget drops what is believed of the kernel: the next Admit replaces the whole table in one step.
 func (g *Gate) Forget() { g.table, g.late = nil, transaction{} }
 

@@ -74,6 +74,43 @@ func TestKernelGate(t *testing.T) {
 	}
 }
 
+// What others change of a Gate's table is reported, and nothing else.
+func TestKernelWatchGate(t *testing.T) {
+	inKernel(t, func() {
+		g, err := OpenGate(proxy.IPv4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		reports, stop := watchFor(t, GateTable, []uint32{g.PortID()})
+		defer stop()
+		if _, _, err := g.Admit(proxytest.LargeState(10), func(netip.Addr) bool { return false }); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := g.Retire(); err != nil {
+			t.Fatal(err)
+		}
+		nft(t, "add table ip kube-proxy; delete table ip kube-proxy")
+		if got := drainReports(t, reports, 0); len(got) > 0 {
+			t.Errorf("its own changes, and other tables: %+v", got)
+		}
+		for change, what := range map[string]string{
+			"flush table ip " + GateTable:                  "delete rule",
+			"flush map ip kube-proxy-ipvs frontends":       "delete element",
+			"delete chain ip " + GateTable + " nat-output": "delete rule",
+		} {
+			nft(t, change)
+			if got, want := drainReports(t, reports, 1), []Interference{{Family: proxy.IPv4, What: what, Process: "nft"}}; !slices.Equal(want, got) {
+				t.Errorf("%s: %+v, want %+v", change, got, want)
+			}
+			g.Forget()
+			if _, _, err := g.Admit(proxytest.LargeState(10), func(netip.Addr) bool { return false }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 // checkRecord compares the frontends that the kernel tells with those of a State.
 func checkRecord(t *testing.T, g *Gate, s *proxy.State) {
 	t.Helper()

@@ -28,6 +28,15 @@ type Interference struct {
 // Watch calls fn for each transaction of another process that touches a table of ours, until ctx ends. own are the ports of this
 // process's Backends (Backend.PortID); the kernel does not even deliver what they did. An error means that changes can't be watched.
 func Watch(ctx context.Context, own []uint32, fn func(Interference)) error {
+	return watchTable(ctx, TableName, own, fn)
+}
+
+// WatchGate does the same for the tables of Gates, own being theirs.
+func WatchGate(ctx context.Context, own []uint32, fn func(Interference)) error {
+	return watchTable(ctx, GateTable, own, fn)
+}
+
+func watchTable(ctx context.Context, table string, own []uint32, fn func(Interference)) error {
 	s, err := openSocket(unix.NFNLGRP_NFTABLES)
 	if err != nil {
 		return fmt.Errorf("watch nftables: %w", err)
@@ -47,7 +56,7 @@ func Watch(ctx context.Context, own []uint32, fn func(Interference)) error {
 	if err != nil {
 		return fmt.Errorf("watch nftables: %w", err)
 	}
-	m := monitor{own: own, report: fn, buffer: make([]byte, 1<<16)}
+	m := monitor{table: table, own: own, report: fn, buffer: make([]byte, 1<<16)}
 	for {
 		n, err := m.read(conn.Read)
 		switch {
@@ -81,6 +90,7 @@ func (s *netlinkSocket) ignore(ports []uint32) error {
 // A monitor reads the kernel's reports of transactions. A report is a message for each object that changed, and one that names the
 // writer (NEWGEN).
 type monitor struct {
+	table   string
 	own     []uint32
 	report  func(Interference)
 	buffer  []byte
@@ -126,7 +136,7 @@ func (m *monitor) message(r received) error {
 	}
 	// The name of the table is attribute 1 of every kind of object.
 	return eachAttribute(attributes, func(typ uint16, data []byte) error {
-		if typ == unix.NFTA_TABLE_NAME && strings.TrimRight(string(data), "\x00") == TableName {
+		if typ == unix.NFTA_TABLE_NAME && strings.TrimRight(string(data), "\x00") == m.table {
 			m.pending = append(m.pending, Interference{Family: f, What: messageName(r.typ & 0xff)})
 		}
 		return nil

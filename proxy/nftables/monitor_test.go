@@ -18,6 +18,11 @@ import (
 // watch starts Watch in the namespace of the calling thread, and waits until it listens.
 func watch(t *testing.T, own ...uint32) (reports <-chan Interference, stop func()) {
 	t.Helper()
+	return watchFor(t, TableName, own)
+}
+
+func watchFor(t *testing.T, table string, own []uint32) (reports <-chan Interference, stop func()) {
+	t.Helper()
 	ns, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +36,7 @@ func watch(t *testing.T, own ...uint32) (reports <-chan Interference, stop func(
 			ended <- err
 			return
 		}
-		ended <- Watch(ctx, own, func(i Interference) { out <- i })
+		ended <- watchTable(ctx, table, own, func(i Interference) { out <- i })
 	}()
 	stop = func() {
 		t.Helper()
@@ -43,7 +48,7 @@ func watch(t *testing.T, own ...uint32) (reports <-chan Interference, stop func(
 	}
 	// Only what comes after the watch has begun is reported: changes are made until one is.
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
-		nft(t, "add table ip6 kube-proxy; delete table ip6 kube-proxy")
+		nft(t, "add table ip6 "+table+"; delete table ip6 "+table)
 		select {
 		case <-out:
 			drainReports(t, out, 0)
@@ -158,7 +163,7 @@ func TestMonitorGarbage(t *testing.T) {
 		{"a lost writer", [][]byte{rule, rule[:10], writer}, lost},
 	} {
 		var got []Interference
-		m := monitor{own: []uint32{5}, report: func(i Interference) { got = append(got, i) }}
+		m := monitor{table: TableName, own: []uint32{5}, report: func(i Interference) { got = append(got, i) }}
 		for _, d := range row.datagrams {
 			m.datagram(d)
 		}
