@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -46,15 +47,16 @@ func (g *Gate) PortID() uint32 { return g.kernel.socket.portID() }
 func (g *Gate) Forget() { g.table, g.late = nil, transaction{} }
 
 // Admit makes the table follow a State, but for what Retire deletes. own tells of a Service's address whether the node has it anyway: at those, ports
-// that the Service does not have stay the node's. It is asked once for each address until Forget. operations counts what was written. The kernel has either done all of it
+// that the Service does not have stay the node's. Until Forget, that of the first call is asked, and must answer the same. operations counts what was written. The kernel has either done all of it
 // or nothing. rejected names Services that the kernel refuses, with err nil: call it again with a State that has none of them.
 func (g *Gate) Admit(s *proxy.State, own func(netip.Addr) bool) (operations int, rejected []proxy.Rejection, err error) {
 	if g.table != nil {
 		tx := &transaction{}
 		if g.table.update(tx, s) {
 			g.postpone(tx)
-			if g.commit(tx) == nil {
-				return tx.operations(), nil, nil
+			operations := tx.operations()
+			if g.commitInOrder(tx) == nil {
+				return operations, nil, nil
 			}
 		}
 		g.Forget() // either the table is not what it was believed to be, or a Service is refused: the rebuild tells
@@ -148,6 +150,18 @@ func (g *Gate) Intact() (bool, error) {
 	return err == nil, err
 }
 
+// commitInOrder sends an update: first the chains of classes and the ways to them, and then what leads there. A packet walks the rules of one generation, in which a
+// chain that is as new as its frontend's class would be empty.
+func (g *Gate) commitInOrder(tx *transaction) error {
+	if first := tx.takeObjects(g.table.sets.dispatch); !first.empty() {
+		if err := g.commit(first); err != nil {
+			return err
+		}
+		time.Sleep(underWay)
+	}
+	return g.commit(tx)
+}
+
 func (g *Gate) commit(tx *transaction) error {
 	if tx.empty() {
 		return nil
@@ -206,16 +220,15 @@ type gateTable struct {
 	writer              writer
 	sets                *gateSets
 	state               *proxy.State
-	classes             map[string]bool // whose chains were made
+	classes             map[string]uint32 // whose chains were made: their numbers, by name
 	own                 func(netip.Addr) bool
-	owned               map[netip.Addr]bool // what own said
 	serviceIPs, hairpin *references
 	bytes               arena
 }
 
 func newGateTable(s *proxy.State, own func(netip.Addr) bool) *gateTable {
-	t := &gateTable{writer: writer{family: s.Family, mark: s.Node.MasqueradeMark}, sets: newGateSets(), state: s, classes: map[string]bool{},
-		own: own, owned: map[netip.Addr]bool{}}
+	t := &gateTable{writer: writer{family: s.Family, mark: s.Node.MasqueradeMark}, sets: newGateSets(), state: s, classes: map[string]uint32{},
+		own: own}
 	t.serviceIPs, t.hairpin = newReferences(t.sets.serviceIPs, 1), newReferences(t.sets.hairpin, 2)
 	return t
 }
@@ -276,17 +289,11 @@ func (t *gateTable) elements(tx *transaction, s *proxy.Service) (out []element) 
 	}
 	for i := range s.Frontends {
 		f := &s.Frontends[i]
-		key, c, to := s.Key(f), gateClassOf(f), t.sets.frontends
+		key, to := s.Key(f), t.sets.frontends
 		if f.Kind == proxy.NodePort {
 			to = t.sets.nodeports
 		}
-		chain := c.name()
-		if !t.classes[chain] {
-			t.classes[chain] = true
-			tx.chains = append(tx.chains, t.writer.gateClassChain(t.sets, t.state.Node, c))
-		}
-		// The value of a verdict is not encoded: it tells versions apart.
-		out = append(out, element{set: to, key: t.bytes.tuple(key), value: []byte(chain), named: true, more: &details{chain: chain}})
+		out = append(out, element{set: to, key: t.bytes.tuple(key), value: t.bytes.numberKey(t.class(tx, gateClassOf(f))), named: true})
 		for _, source := range f.AllowedSources {
 			out = append(out, element{set: t.sets.allowed, key: t.bytes.source(key, source.Addr()), more: &details{keyEnd: t.bytes.source(key, lastAddr(source))}})
 		}
@@ -294,13 +301,17 @@ func (t *gateTable) elements(tx *transaction, s *proxy.Service) (out []element) 
 	return out
 }
 
-func (t *gateTable) isOwn(a netip.Addr) bool {
-	own, ok := t.owned[a]
+// class returns the number of a class, and makes its chain and the way to it if it is new. It keeps its number as long as the table lives.
+func (t *gateTable) class(tx *transaction, c gateClass) uint32 {
+	name := c.name()
+	n, ok := t.classes[name]
 	if !ok {
-		own = t.own(a)
-		t.owned[a] = own
+		n = uint32(len(t.classes) + 1)
+		t.classes[name] = n
+		tx.chains = append(tx.chains, t.writer.gateClassChain(t.sets, t.state.Node, c))
+		tx.add(element{set: t.sets.dispatch, key: t.bytes.numberKey(n), more: &details{chain: name}}, -1)
 	}
-	return own
+	return n
 }
 
 // count changes what addresses are believed to be used by a Service.
@@ -309,7 +320,7 @@ func (t *gateTable) count(s *proxy.Service, by int) {
 		return
 	}
 	for i := range s.Frontends {
-		if f := &s.Frontends[i]; f.Kind != proxy.NodePort && !t.isOwn(f.Addr) {
+		if f := &s.Frontends[i]; f.Kind != proxy.NodePort && !t.own(f.Addr) {
 			t.serviceIPs.change(f.Addr, by)
 		}
 	}

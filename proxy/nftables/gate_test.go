@@ -3,6 +3,7 @@ package nftables
 import (
 	"math/rand/v2"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -74,6 +75,22 @@ func TestKernelGate(t *testing.T) {
 	}
 }
 
+// The kernel follows all verdicts of a map when one is added: there must be no more of them for more Services.
+func TestGateVerdicts(t *testing.T) {
+	verdicts := func(services int) (n int) {
+		tx := newGateTable(proxytest.LargeState(services), func(netip.Addr) bool { return false }).build()
+		for _, l := range tx.new {
+			if l.set.verdicts() {
+				n += len(l.elements)
+			}
+		}
+		return n
+	}
+	if few, many := verdicts(100), verdicts(1000); few == 0 || few != many {
+		t.Errorf("%d verdicts for 100 Services, %d for 1000", few, many)
+	}
+}
+
 // What others change of a Gate's table is reported, and nothing else.
 func TestKernelWatchGate(t *testing.T) {
 	inKernel(t, func() {
@@ -136,8 +153,14 @@ func checkRecord(t *testing.T, g *Gate, s *proxy.State) {
 }
 
 // chainsSorted sorts the chains of a table's text, and leaves out those that nothing leads to: an update makes no chain a second time, and
-// deletes none.
+// deletes none. Classes, whose numbers depend on what came first, are named.
 func chainsSorted(text string) string {
+	if dispatch := regexp.MustCompile(`(?s)\tmap dispatch \{.*?\n\t\}\n`).FindString(text); dispatch != "" {
+		text = strings.Replace(text, dispatch, "", 1)
+		for _, class := range regexp.MustCompile(`(\w+:\w+) : (goto \w+)`).FindAllStringSubmatch(dispatch, -1) {
+			text = regexp.MustCompile(`(" : )`+class[1]+`(,?\n)`).ReplaceAllString(text, "${1}"+class[2]+"${2}")
+		}
+	}
 	parts := strings.Split(strings.TrimSuffix(text, "}\n"), "\n\tchain ")
 	chains := slices.DeleteFunc(parts[1:], func(c string) bool {
 		name, _, _ := strings.Cut(c, " ")

@@ -15,15 +15,16 @@ const GateTable = "kube-proxy-ipvs"
 
 // gateSets are the sets of a Gate's table.
 type gateSets struct {
-	frontends, nodeports, serviceIPs, hairpin, nodePortIPs, serviceCIDRs, podCIDRs, allowed *set
+	frontends, nodeports, dispatch, serviceIPs, hairpin, nodePortIPs, serviceCIDRs, podCIDRs, allowed *set
 }
 
 func newGateSets() *gateSets {
 	s := newSets(capacity{})
 	tuple := []datatype{typeAddr, typeProto, typePort}
 	return &gateSets{
-		frontends:   &set{name: "frontends", comment: "what is done with each ClusterIP, external and load-balancer IP", key: tuple, value: []datatype{typeVerdict}},
-		nodeports:   &set{name: "nodeports", comment: "what is done with each NodePort", key: tuple[1:], value: []datatype{typeVerdict}},
+		frontends:   &set{name: "frontends", comment: "class of each ClusterIP, external and load-balancer IP", key: tuple, value: []datatype{typeClass}},
+		nodeports:   &set{name: "nodeports", comment: "class of each NodePort", key: tuple[1:], value: []datatype{typeClass}},
+		dispatch:    s.dispatch,
 		serviceIPs:  &set{name: "service-ips", comment: "addresses of Services: undefined ports are rejected", key: tuple[:1]},
 		hairpin:     s.hairpin,
 		nodePortIPs: s.nodePortIPs, serviceCIDRs: s.serviceCIDRs, podCIDRs: s.podCIDRs, allowed: s.allowed,
@@ -31,7 +32,7 @@ func newGateSets() *gateSets {
 }
 
 func (s *gateSets) all() []*set {
-	return []*set{s.frontends, s.nodeports, s.serviceIPs, s.hairpin, s.nodePortIPs, s.serviceCIDRs, s.podCIDRs, s.allowed}
+	return []*set{s.frontends, s.nodeports, s.dispatch, s.serviceIPs, s.hairpin, s.nodePortIPs, s.serviceCIDRs, s.podCIDRs, s.allowed}
 }
 
 // A gateClass is a way of treating connections that any number of frontends share.
@@ -92,22 +93,25 @@ func (w writer) gateBaseChains(s *gateSets) []chain {
 	}
 }
 
+// gateSharedChains lead from a frontend to its class by the packet's priority, as in mode nftables, and not by a map of verdicts: the kernel follows each verdict of a
+// map whenever one is added to it, which with thousands of them takes longer than all else.
 func (w writer) gateSharedChains(s *gateSets) []chain {
 	f := w.family
-	frontend := w.dispatch(s.frontends, daddr(f), l4proto(), dport())
-	nodeport := join(w.in(s.nodePortIPs, daddr(f)), w.dispatch(s.nodeports, l4proto(), dport()))
+	frontend := join(w.setPriorityFrom(s.frontends, daddr(f), l4proto(), dport()), gotoChain(doDispatch))
+	nodeport := join(w.in(s.nodePortIPs, daddr(f)), w.setPriorityFrom(s.nodeports, l4proto(), dport()), gotoChain(doDispatch))
 	return []chain{
 		{name: services, comment: "every lookup twice, as it may miss once at the moment of an update", rules: append(twice(frontend, nodeport),
 			// New ones only: what rejects a process on the node may itself be sent to a Service's address, and is related.
 			join(w.in(s.serviceIPs, daddr(f)), w.isNew(), gotoChain(doReject)),
 			join(w.in(s.serviceCIDRs, daddr(f)), w.notToNode(), drop()))},
+		{name: doDispatch, rules: twice(w.vmap(s.dispatch, priority()))},
 		{name: doReject, rules: []rule{w.resetTCP(), w.unreachable()}},
 	}
 }
 
 // gateClassChain is the class's chain. What it lets through goes on to IPVS.
 func (w writer) gateClassChain(s *gateSets, n *proxy.Node, c gateClass) chain {
-	f, out := w.family, chain{name: c.name()}
+	f, out := w.family, chain{name: c.name(), rules: []rule{w.clearPriority()}}
 	if c.restricted {
 		out.rules = append(out.rules, join(w.notIn(s.allowed, daddr(f), l4proto(), dport(), saddr(f)), drop()))
 	}
@@ -139,13 +143,6 @@ func (w writer) admit(a proxy.Action, match ...part) []rule {
 //
 // It ends this chain's walk alone: the kernel goes on to the next base chain of the hook.
 func acceptPart() part { return verdict("accept", expr.VerdictAccept, "") }
-
-// nft: ip daddr . meta l4proto . th dport vmap @frontends
-func (w writer) dispatch(s *set, key ...operand) part {
-	text, load, _ := concat(w.family, firstRegister, key)
-	return part{text + " vmap @" + s.name, append(load,
-		library(&expr.Lookup{SourceRegister: firstRegister, SetName: s.name, IsDestRegSet: true, DestRegister: unix.NFT_REG_VERDICT})...)}
-}
 
 // nft: ct state new
 func (w writer) isNew() part {
