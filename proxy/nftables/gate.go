@@ -111,6 +111,21 @@ func (g *Gate) Cleanup() error {
 // Record returns the frontends that the table in the kernel knows, and the node's addresses that serve its NodePorts; none if there is no table. It has
 // every frontend between its Admit and its Retire, so a restarted proxy knows by it which virtual servers are its own.
 func (g *Gate) Record() (frontends []proxy.FrontendKey, addrs []netip.Addr, err error) {
+	for range recordAttempts {
+		if frontends, addrs, err = g.record(); !errors.Is(err, errInterrupted) {
+			break
+		}
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil, nil
+	}
+	return frontends, addrs, err
+}
+
+// recordAttempts is how often reading begins anew because somebody changed a table meanwhile, be it another one.
+const recordAttempts = 5
+
+func (g *Gate) record() (frontends []proxy.FrontendKey, addrs []netip.Addr, err error) {
 	s := newGateSets()
 	for _, from := range []*set{s.frontends, s.nodeports, s.nodePortIPs} {
 		err := g.kernel.dump(from, func(e dumped) error {
@@ -122,9 +137,6 @@ func (g *Gate) Record() (frontends []proxy.FrontendKey, addrs []netip.Addr, err 
 			}
 			return nil
 		})
-		if errors.Is(err, unix.ENOENT) {
-			return nil, nil, nil
-		}
 		if err != nil {
 			return nil, nil, err
 		}

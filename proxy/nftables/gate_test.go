@@ -1,6 +1,8 @@
 package nftables
 
 import (
+	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"net/netip"
 	"regexp"
@@ -9,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"turnout/proxy"
 	"turnout/proxy/proxytest"
@@ -73,6 +76,53 @@ func TestKernelGate(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A record is read again if somebody changes a table of any kind meanwhile, though not for ever.
+func TestKernelRecordInterrupted(t *testing.T) {
+	inKernel(t, func() {
+		g, err := OpenGate(proxy.IPv4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		s := proxytest.RandomState(rand.New(rand.NewPCG(8, 8)), proxy.IPv4, 10)
+		if _, _, err := g.Admit(s, func(netip.Addr) bool { return false }); err != nil {
+			t.Fatal(err)
+		}
+		direct := g.kernel.socket
+		for dumps := range 4 {
+			g.kernel.socket = &interrupted{direct, dumps}
+			checkRecord(t, g, s)
+		}
+		g.kernel.socket = &interrupted{direct, 1000}
+		if ports, _, err := g.Record(); !errors.Is(err, errInterrupted) {
+			t.Errorf("always interrupted: %v, %v", ports, err)
+		}
+		g.kernel.socket = direct
+		checkRecord(t, g, s)
+	})
+}
+
+// interrupted is a socket whose first dumps the kernel calls inconsistent.
+type interrupted struct {
+	socket
+	dumps int
+}
+
+func (i *interrupted) receive(b []byte, wait bool) (int, error) {
+	n, err := i.socket.receive(b, wait)
+	if i.dumps == 0 || err != nil {
+		return n, err
+	}
+	for at := 0; at+unix.SizeofNlMsghdr <= n; at += padded(int(binary.NativeEndian.Uint32(b[at:]))) {
+		flags := b[at+6:]
+		binary.NativeEndian.PutUint16(flags, binary.NativeEndian.Uint16(flags)|unix.NLM_F_DUMP_INTR)
+		if binary.NativeEndian.Uint16(b[at+4:]) == unix.NLMSG_DONE {
+			i.dumps--
+		}
+	}
+	return n, nil
 }
 
 // The kernel follows all verdicts of a map when one is added: there must be no more of them for more Services.
