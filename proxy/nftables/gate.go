@@ -26,7 +26,7 @@ type Gate struct {
 	late   transaction
 }
 
-// OpenGate opens a Gate. It does not probe: the first Admit tells what is missing.
+// OpenGate opens a Gate. Probe tells whether the kernel can have its table.
 func OpenGate(f proxy.Family) (*Gate, error) {
 	s, err := openSocket()
 	if err != nil {
@@ -42,6 +42,14 @@ func (g *Gate) Close() error { return g.kernel.socket.close() }
 
 // PortID is the netlink port by which the kernel names this Gate as the author of changes.
 func (g *Gate) PortID() uint32 { return g.kernel.socket.portID() }
+
+// Probe finds out whether the kernel takes everything that the table is made of, in a table of another name that no packet ever meets. The error says what is missing.
+func (g *Gate) Probe() error {
+	t := newGateTable(&proxy.State{Family: g.family, Node: &proxy.Node{MasqueradeMark: 1 << 14}}, func(netip.Addr) bool { return false })
+	tx := t.build()
+	t.class(tx, gateClass{actions: [3]proxy.Action{{Masquerade: true}, {Verdict: proxy.Reject}, {Verdict: proxy.Drop}}, restricted: true})
+	return g.kernel.try(tx)
+}
 
 // Forget drops what is believed of the kernel: the next Admit replaces the whole table in one step.
 func (g *Gate) Forget() { g.table, g.late = nil, transaction{} }

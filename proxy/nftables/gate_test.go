@@ -141,6 +141,39 @@ func TestGateVerdicts(t *testing.T) {
 	}
 }
 
+// A probe leaves nothing behind, and does not touch the table that is there.
+func TestKernelGateProbe(t *testing.T) {
+	inKernel(t, func() {
+		for _, f := range proxy.Families {
+			g, err := OpenGate(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer g.Close()
+			if err := g.Probe(); err != nil {
+				t.Fatal(err)
+			}
+			if got := nft(t, "list", "tables"); got != "" {
+				t.Errorf("%s: left: %s", f, got)
+			}
+			s := proxytest.RandomState(rand.New(rand.NewPCG(9, uint64(f))), f, 10)
+			if _, _, err := g.Admit(s, func(netip.Addr) bool { return false }); err != nil {
+				t.Fatal(err)
+			}
+			before := nft(t, "list", "ruleset")
+			if err := g.Probe(); err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(before, nft(t, "list", "ruleset")); d != "" {
+				t.Errorf("%s: -before +after a probe:\n%s", f, d)
+			}
+			if err := g.Cleanup(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 // What others change of a Gate's table is reported, and nothing else.
 func TestKernelWatchGate(t *testing.T) {
 	inKernel(t, func() {

@@ -21,6 +21,11 @@ func (k *kernel) probe() error {
 		return err
 	}
 	t.addSticky(tx, affinityDefault)
+	return k.try(tx)
+}
+
+// try has the kernel carry out a transaction in a table of another name, and deletes that.
+func (k *kernel) try(tx *transaction) error {
 	batch, err := k.encoder.encodeProbe(tx)
 	if err != nil {
 		return err
