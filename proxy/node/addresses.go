@@ -18,6 +18,7 @@ import (
 type Addresses struct {
 	options AddressOptions
 	current atomic.Pointer[[]netip.Addr] // sorted, unique
+	ignored map[int]bool                 // the numbers of the interfaces that did not count when the addresses were read
 	// subscribe has the kernel's changes sent to updates until done is closed, and then, or when it loses some, closes updates.
 	subscribe func(updates chan<- netlink.AddrUpdate, done <-chan struct{}, lost func(error)) error
 	retry     time.Duration
@@ -106,17 +107,31 @@ func (a *Addresses) follow(ctx context.Context) error {
 		if err := a.update(); err != nil {
 			return err
 		}
+		if err := a.wait(ctx, resync.C, lost, updates); err != nil {
+			return err
+		}
+	}
+}
+
+// wait returns when the addresses should be read again. Changes of ignored interfaces are no reason: in mode IPVS there are as many as Services, and reading takes
+// as long as all their addresses do.
+func (a *Addresses) wait(ctx context.Context, resync <-chan time.Time, lost <-chan error, updates <-chan netlink.AddrUpdate) error {
+	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-resync.C:
+		case <-resync:
+			return nil
 		case err := <-lost:
 			return err
-		case _, ok := <-updates:
+		case u, ok := <-updates:
 			if !ok {
 				return errors.New("subscription ended")
 			}
-			collect(ctx, updates)
+			if !a.ignored[u.LinkIndex] {
+				collect(ctx, updates)
+				return nil
+			}
 		}
 	}
 }
@@ -153,7 +168,7 @@ func (a *Addresses) update() error {
 
 // refresh reads the addresses; it keeps the old ones if that fails.
 func (a *Addresses) refresh() (changed bool, err error) {
-	next, err := list(a.options.Ignore)
+	next, ignored, err := list(a.options.Ignore)
 	old := a.current.Load()
 	if err != nil {
 		if old == nil {
@@ -162,6 +177,7 @@ func (a *Addresses) refresh() (changed bool, err error) {
 		return false, fmt.Errorf("list the node's addresses: %w", err)
 	}
 	a.current.Store(&next)
+	a.ignored = ignored
 	return old == nil || !slices.Equal(*old, next), nil
 }
 
@@ -171,31 +187,30 @@ func (a *Addresses) problem(err error) {
 	}
 }
 
-func list(ignore []string) ([]netip.Addr, error) {
+// list reads the addresses, and which interfaces are ignored.
+func list(ignore []string) (out []netip.Addr, ignored map[int]bool, err error) {
 	var entries []netlink.Addr
-	var err error
 	for range listAttempts {
 		if entries, err = netlink.AddrList(nil, netlink.FAMILY_ALL); !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
 		}
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	ignored := map[int]bool{}
+	ignored = map[int]bool{}
 	for _, name := range ignore {
 		if link, err := netlink.LinkByName(name); err == nil {
 			ignored[link.Attrs().Index] = true
 		}
 	}
-	var out []netip.Addr
 	for _, e := range entries {
 		if addr, ok := netip.AddrFromSlice(e.IP); ok && !ignored[e.LinkIndex] {
 			out = append(out, addr.Unmap())
 		}
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
-	return slices.Compact(out), nil
+	return slices.Compact(out), ignored, nil
 }
 
 func sleep(ctx context.Context, d time.Duration) {

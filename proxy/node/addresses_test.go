@@ -178,3 +178,30 @@ func TestAddressesOutliveLostSubscriptions(t *testing.T) {
 		}
 	})
 }
+
+// TestAddressesOfIgnoredInterfacesAreNoReasonToRead has changes of an ignored interface, and then one of another or the end of the subscription.
+func TestAddressesOfIgnoredInterfacesAreNoReasonToRead(t *testing.T) {
+	proxytest.InNamespace(t, func() {
+		must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "kube-ipvs0"}, PeerName: "peer"}))
+		ignored, counts := link(t, "kube-ipvs0").Attrs().Index, link(t, "peer").Attrs().Index
+		a, err := NewAddresses(AddressOptions{Ignore: []string{"kube-ipvs0"}})
+		must(t, err)
+		for _, tt := range []struct {
+			changed []int
+			read    bool
+		}{
+			{[]int{counts}, true},
+			{[]int{ignored, ignored, counts}, true},
+			{[]int{ignored, ignored}, false},
+		} {
+			updates := make(chan netlink.AddrUpdate, len(tt.changed))
+			for _, index := range tt.changed {
+				updates <- netlink.AddrUpdate{LinkIndex: index}
+			}
+			close(updates)
+			if err := a.wait(t.Context(), nil, nil, updates); (err == nil) != tt.read {
+				t.Errorf("interfaces %v: %v; want the addresses to be read: %t", tt.changed, err, tt.read)
+			}
+		}
+	})
+}
