@@ -18,6 +18,7 @@ import (
 	"turnout/proxy/ipvs/genl"
 	"turnout/proxy/leftovers"
 	"turnout/proxy/nftables"
+	"turnout/proxy/node"
 	"turnout/proxy/sync"
 )
 
@@ -96,9 +97,13 @@ func (d *daemon) openIptables(ctx context.Context, cfg *config.Config) (*engine,
 			d.metrics.TablesRead(f, nil)
 		}
 	}
+	liberal := cfg.Conntrack.TCPBeLiberal || node.TCPLiberal(proc)
+	if liberal {
+		klog.FromContext(ctx).Info("Packets that connection tracking cannot place are forwarded", "reason", "nf_conntrack_tcp_be_liberal is set")
+	}
 	for _, f := range d.families {
 		b, err := iptables.New(ctx, iptables.Options{
-			Family: f, KeepInvalid: cfg.Conntrack.TCPBeLiberal, LocalhostNodePorts: cfg.LocalhostNodePorts && f == proxy.IPv4,
+			Family: f, KeepInvalid: liberal, LocalhostNodePorts: cfg.LocalhostNodePorts && f == proxy.IPv4,
 			Obstructed: func(rules map[string][]string) { d.obstructed(ctx, f, rules) },
 		})
 		if err != nil {

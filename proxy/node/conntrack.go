@@ -35,6 +35,13 @@ const (
 	sysctlTCPBeLiberal   = "net/netfilter/nf_conntrack_tcp_be_liberal"
 )
 
+// TCPLiberal tells that connection tracking accepts packets outside of the TCP window, whoever set that. It does not where the setting cannot be read: that is the
+// kernel's default.
+func TCPLiberal(s Sysctl) bool {
+	v, err := s.Read(sysctlTCPBeLiberal)
+	return err == nil && v != "0"
+}
+
 // Setting is a kernel setting and the value that it should have.
 type Setting struct {
 	Name  string // as for Sysctl

@@ -109,6 +109,9 @@ func TestTuneConntrackOfKernel(t *testing.T) {
 		if _, err := sys.Read(sysctlTCPCloseWait); err != nil {
 			t.Skipf("needs nf_conntrack: %v", err)
 		}
+		if TCPLiberal(sys) {
+			t.Errorf("%s is not what a new namespace has", sysctlTCPBeLiberal)
+		}
 		c := ConntrackConfig{MaxPerCore: 1, Min: 4321, TCPCloseWait: 1234e9, TCPBeLiberal: true}
 		written, problems := TuneConntrack(sys, c, runtime.NumCPU())
 		if len(written) != 2 {
@@ -116,6 +119,9 @@ func TestTuneConntrackOfKernel(t *testing.T) {
 		}
 		if len(problems) != 1 || problems[0].Name != sysctlMax || problems[0].Fatal() {
 			t.Errorf("problems %v, want one of %s that is not fatal", problems, sysctlMax)
+		}
+		if !TCPLiberal(sys) || TCPLiberal(NewFakeSysctl(nil)) {
+			t.Error("what was set is not seen, or what is not there is")
 		}
 		for name, want := range map[string]string{sysctlTCPCloseWait: "1234", sysctlTCPBeLiberal: "1"} {
 			if v, err := sys.Read(name); err != nil || v != want {

@@ -32,6 +32,8 @@ type Facts struct {
 	Running, RunningAt string
 	// RouteLocalnet tells that packets to NodePorts on loopback addresses can leave the node.
 	RouteLocalnet bool
+	// TCPLiberal tells that connection tracking is set to accept packets outside of the TCP window: then mode iptables drops none.
+	TCPLiberal bool
 	// Counted has kube-proxy's packet counters, by name, as far as there are such.
 	Counted map[string]uint64
 

@@ -102,6 +102,7 @@ func (g *gatherer) kernel() {
 	if v, err := node.Proc("/proc").Read("net/ipv4/conf/all/route_localnet"); err == nil {
 		g.facts.RouteLocalnet = v == "1"
 	}
+	g.facts.TCPLiberal = node.TCPLiberal(node.Proc("/proc"))
 }
 
 // modules reads the lists of modules.

@@ -96,7 +96,7 @@ func (j *judge) nodePortAddresses() {
 
 // invalid is about packets that connection tracking cannot place, which mode iptables drops.
 func (j *judge) invalid() {
-	if _, _, liberal, _ := j.settings(); liberal || !j.leaves(config.IPTables) {
+	if _, _, liberal, _ := j.settings(); liberal || j.facts.TCPLiberal || !j.leaves(config.IPTables) {
 		return
 	}
 	n, there := j.facts.Counted[invalidCounter]

@@ -190,6 +190,8 @@ func TestJudge(t *testing.T) {
 			both(kubeProxy, file("mode: nftables\nnodePortAddresses: ['fd00::/8']\nconntrack: {tcpBeLiberal: true}\n"), func(f *Facts) { f.RouteLocalnet = true }), "nftables",
 			[]string{"ok rules-of-proxy", "ok session-affinity", "ok undefined-ports", "warning localhost-nodeports"}, nil},
 
+		{"connection tracking that is liberal", both(kubeProxy, func(f *Facts) { f.TCPLiberal, f.Counted[invalidCounter] = true, 3 }), "nftables",
+			[]string{"ok rules-of-proxy", "ok session-affinity", "ok undefined-ports", "warning nodeport-addresses"}, nil},
 		{"a file that says all", both(kubeProxy, file("mode: nftables\nnodePortAddresses: [primary]\nconntrack: {tcpBeLiberal: true}\n"), func(f *Facts) { f.RouteLocalnet = true }), "nftables",
 			[]string{"ok rules-of-proxy", "ok session-affinity", "ok undefined-ports"}, nil},
 		{"a file for another mode", file("mode: iptables\niptables: {masqueradeAll: true}\n"), "nftables",
