@@ -62,7 +62,7 @@ func (f *checkFlags) run(in io.Reader, out io.Writer) error {
 		return err
 	}
 	if failed {
-		return fmt.Errorf("%s: %s", f.file, r.Summary())
+		return exitError{1, nil}
 	}
 	return nil
 }

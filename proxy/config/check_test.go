@@ -65,7 +65,7 @@ func TestCheck(t *testing.T) {
 		},
 		"problems and warnings together": {
 			file:     base + "mode: nftable\noomScoreAdj: 5000\nconntrack: {min: some}\nportRange: 1-2\nudpIdleTimeout: 1s\n",
-			problems: []string{`conntrack.min: "some" does not fit; give a number that int32 can hold`, `mode: "nftable" is not a mode; did you mean "nftables"?; set nftables, iptables, ipvs or auto`, "oomScoreAdj: 5000 is outside -1000 to 1000; give a number within"},
+			problems: []string{`conntrack.min: "some" does not fit; give a whole number up to 2147483647`, `mode: "nftable" is not a mode; did you mean "nftables"?; set nftables, iptables, ipvs or auto`, "oomScoreAdj: 5000 is outside -1000 to 1000; give a number within"},
 			warnings: []string{`the configuration file has an unknown field "udpIdleTimeout", which is ignored`},
 		},
 		"not a configuration": {

@@ -210,6 +210,8 @@ func leafWanted(path []string, err error) string {
 	switch mismatch.Type.Kind().String() {
 	case "bool":
 		return "true or false"
+	case "int32", "uint32":
+		return "a whole number up to 2147483647"
 	case "string":
 		return "a string, in quotes"
 	case "slice":
@@ -217,5 +219,5 @@ func leafWanted(path []string, err error) string {
 	case "struct", "map":
 		return "a mapping"
 	}
-	return "a number that " + mismatch.Type.String() + " can hold"
+	return "a number"
 }

@@ -68,8 +68,8 @@ func TestEachRule(t *testing.T) {
 		{"", header + "oomScoreAdj: -1001", `oomScoreAdj: -1001 is outside -1000 to 1000; give a number within`},
 		{"-v=1 --log-flush-frequency=-1s", header, `--log-flush-frequency: invalid value: "-1s": Must be greater than zero; give a duration such as 5s`},
 		// What has the wrong type, or is no configuration at all.
-		{"", header + "conntrack: {min: many}", `conntrack.min: "many" does not fit; give a number that int32 can hold`},
-		{"", header + "oomScoreAdj: 99999999999", `oomScoreAdj: 99999999999 does not fit; give a number that int32 can hold`},
+		{"", header + "conntrack: {min: many}", `conntrack.min: "many" does not fit; give a whole number up to 2147483647`},
+		{"", header + "oomScoreAdj: 99999999999", `oomScoreAdj: 99999999999 does not fit; give a whole number up to 2147483647`},
 		{"", header + "configSyncPeriod: 15", `configSyncPeriod: 15 does not fit; give a duration such as "30s" or "15m"`},
 		{"", header + "conntrack: {udpTimeout: long}", `conntrack.udpTimeout: "long" does not fit; give a duration such as "30s" or "15m"`},
 		{"", header + "enableProfiling: 'on'", `enableProfiling: "on" does not fit; give true or false`},
@@ -130,7 +130,7 @@ func TestProblemsOfFileAndFlagsTogether(t *testing.T) {
 	_, err := load(map[string]string{"file": file}, "--config=file", "--nonsense", "--hostname-override= ")
 	want := []string{
 		`--nonsense: is not a flag; see --help`,
-		`conntrack.min: "x" does not fit; give a number that int32 can hold`,
+		`conntrack.min: "x" does not fit; give a whole number up to 2147483647`,
 		`conntrack.udpTimeout: "soon" does not fit; give a duration such as "30s" or "15m"`,
 		`--hostname-override: " " is blank; give the Node's name, or leave it out`,
 		`mode: "userspace" is not a mode; set nftables, iptables, ipvs or auto`,
