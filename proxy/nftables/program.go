@@ -70,7 +70,17 @@ func (t *table) diff(tx *transaction, owner int32, before, after *programmed) {
 		added = r.frontends(nil, after)
 	}
 	diffElements(tx, owner, gone, added)
-	r.diffEndpoints(tx, &t.late, owner, before, after)
+	r.diffEndpoints(tx, t.parting(tx, after), owner, before, after)
+}
+
+// parting is the transaction in which pools that a Service has no longer go; after is nil if the Service itself has gone. It is a later one if a packet
+// that is under way to such a pool could be forwarded in another way by now, and so must find an endpoint: there is the Service's
+// other pool, or there may be another Service of the same address, such as when a port gets another name.
+func (t *table) parting(tx *transaction, after *programmed) *transaction {
+	if after == nil && t.brings || after != nil && len(after.slots[proxy.Cluster])+len(after.slots[proxy.Local]) > 0 {
+		return &t.late
+	}
+	return tx
 }
 
 func (t *table) renderer() *renderer {

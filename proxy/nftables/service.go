@@ -104,39 +104,31 @@ func (r *renderer) endpoint(p *programmed, pool proxy.Pool, slot int) element {
 	return element{set: r.sets.endpoints, key: r.bytes.slotKey(p.numberOf(pool), uint32(slot)), value: r.bytes.addrPort(p.slots[pool][slot])}
 }
 
-// diffEndpoints appends what must be deleted and added to get from one assignment of slots to another; either may be nil. A pool that
-// goes as a whole goes late: a packet that is under way to it must find an endpoint, for there may be another way by now to a
-// Service of the same address, such as when a port gets another name.
-func (r *renderer) diffEndpoints(tx, late *transaction, owner int32, before, after *programmed) {
+// diffEndpoints appends what must be deleted and added to get from one assignment of slots to another; either may be nil. What deletes a pool
+// as a whole is appended to parting.
+func (r *renderer) diffEndpoints(tx, parting *transaction, owner int32, before, after *programmed) {
 	for _, pool := range [...]proxy.Pool{proxy.Cluster, proxy.Local} {
 		had, has := slotCount(before, pool), slotCount(after, pool)
 		// Without a change of number or slots there is nothing to look at; a Service may have thousands of endpoints.
 		if had > 0 && has == had && before.number == after.number && &before.slots[pool][0] == &after.slots[pool][0] {
 			continue
 		}
-		if had == 0 {
+		gone := tx
+		if before == nil {
 			tx.new.reserve(r.sets.endpoints, uint32(has))
-		} else if has == 0 {
-			r.removeEndpoints(late, before, pool)
-			continue
+		} else if has == 0 && had > 0 {
+			gone = parting
+			gone.gone.reserve(r.sets.endpoints, uint32(had))
 		}
 		for i := range max(had, has) {
 			same := i < had && i < has && before.number == after.number && before.slots[pool][i] == after.slots[pool][i]
 			if i < had && !same {
-				tx.remove(r.endpoint(before, pool, i), owner)
+				gone.remove(r.endpoint(before, pool, i), owner)
 			}
 			if i < has && !same {
 				tx.add(r.endpoint(after, pool, i), owner)
 			}
 		}
-	}
-}
-
-// removeEndpoints appends the deletion of a pool.
-func (r *renderer) removeEndpoints(late *transaction, p *programmed, pool proxy.Pool) {
-	late.gone.reserve(r.sets.endpoints, uint32(len(p.slots[pool])))
-	for i := range p.slots[pool] {
-		late.remove(r.endpoint(p, pool, i), -1)
 	}
 }
 

@@ -30,6 +30,8 @@ type table struct {
 	// late is what is done when no packet is under way any longer that met the transaction before. A connection that an endpoint makes
 	// to itself is sent there by one hook and masqueraded by a later one: in between, the address must not leave the set hairpin.
 	late transaction
+	// brings tells that the transaction that is being prepared has Services that are new or changed.
+	brings bool
 	// Services with affinity that lost an endpoint since the last sweep: clients must not be led to it any longer.
 	stale map[uint32]bool
 	bytes arena
@@ -177,6 +179,7 @@ func (t *table) update(next *proxy.State, retry []proxy.ServicePortName) (tx *tr
 	tx = &transaction{}
 	t.diffNode(tx, t.state.Node, next.Node)
 	t.state = next
+	t.brings = len(retry) > 0 || slices.ContainsFunc(changes, func(c hamt.Change[proxy.ServicePortName, *proxy.Service]) bool { return c.Has })
 	for _, c := range changes {
 		delete(t.excluded, c.Key)
 		t.program(tx, c.Key, c.New)
