@@ -194,7 +194,8 @@ func TestChoice(t *testing.T) {
 		{"hint in legacy", []string{"iptables-legacy -t mangle -N KUBE-IPTABLES-HINT", "iptables-nft -t nat -N X", "iptables-nft -t nat -N Y"}, Legacy, "KUBE-IPTABLES-HINT"},
 		{"canary in legacy", []string{"iptables-legacy -t mangle -N KUBE-KUBELET-CANARY"}, Legacy, "KUBE-KUBELET-CANARY"},
 		{"more rules in legacy", []string{"iptables-legacy -A INPUT -j ACCEPT", "iptables-legacy -A INPUT -j ACCEPT", "iptables-nft -A INPUT -j ACCEPT"}, Legacy, "2 chains and rules"},
-		{"more rules in nft", []string{"iptables-legacy -A INPUT -j ACCEPT", "iptables-nft -N X", "iptables-nft -A X -j ACCEPT"}, NFT, "2 chains and rules"},
+		{"more rules in nft", []string{"iptables-legacy -A INPUT -j ACCEPT", "iptables-nft -N X", "iptables-nft -A X -j ACCEPT"}, NFT, "1 chains and rules of variant legacy"},
+		{"as many rules", []string{"iptables-legacy -A INPUT -j ACCEPT", "iptables-nft -A INPUT -j ACCEPT"}, NFT, "not fewer of variant nft"},
 		{"tables of legacy without rules", []string{"iptables-legacy -L"}, NFT, "no hint"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

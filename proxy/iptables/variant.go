@@ -60,38 +60,36 @@ func choose(ctx context.Context, o *Options) (*programs, string, error) {
 	case nftErr != nil:
 		return legacy, fmt.Sprintf("the variant nft cannot be used (%v)", nftErr), nil
 	}
-	nftHint, nftRules, err := nftUse(o)
+	reader := compat.New(o.Family)
+	chains, err := reader.Chains(tables[:]...)
 	if err != nil { // such as that the kernel has no nftables
 		return legacy, fmt.Sprintf("the rules of variant nft cannot be read (%v)", err), nil
 	}
-	if nftHint != "" {
-		return nft, "kubelet's chain " + nftHint + " is there", nil
+	for _, c := range chains {
+		if c.Table == mangle && slices.Contains(hints, c.Name) {
+			return nft, "kubelet's chain " + c.Name + " is there", nil
+		}
 	}
-	legacyHint, legacyRules, err := legacyUse(ctx, legacy)
+	hint, rules, err := legacyUse(ctx, legacy)
 	switch {
 	case err != nil:
 		return nft, fmt.Sprintf("the rules of variant legacy cannot be read (%v)", err), nil
-	case legacyHint != "":
-		return legacy, "kubelet's chain " + legacyHint + " is there", nil
-	case legacyRules > nftRules:
-		return legacy, fmt.Sprintf("%d chains and rules are there, and %d of variant nft", legacyRules, nftRules), nil
+	case hint != "":
+		return legacy, "kubelet's chain " + hint + " is there", nil
 	}
-	return nft, fmt.Sprintf("no hint of kubelet; %d chains and rules are there, and %d of variant legacy", nftRules, legacyRules), nil
+	if n := nftUse(reader, chains, rules); n < rules {
+		return legacy, fmt.Sprintf("%d chains and rules are there, and %d of variant nft", rules, n), nil
+	}
+	return nft, fmt.Sprintf("no hint of kubelet; %d chains and rules of variant legacy are there, and not fewer of variant nft", rules), nil
 }
 
-// nftUse returns the hint in the tables of iptables-nft, and how many chains and rules they have beyond the chains of the kernel itself.
-func nftUse(o *Options) (hint string, rules int, err error) {
-	reader := compat.New(o.Family)
-	chains, err := reader.Chains(tables[:]...)
-	if err != nil {
-		return "", 0, err
-	}
+// nftUse counts the chains and rules of iptables-nft beyond the chains of the kernel itself, until there are enough: to ask for the rules of the chains of thousands of Services
+// takes seconds.
+func nftUse(reader *compat.Reader, chains []compat.Chain, enough int) (rules int) {
 	for _, c := range chains {
-		if c.Table == mangle && slices.Contains(hints, c.Name) {
-			return c.Name, 0, nil
+		if rules >= enough {
+			break
 		}
-	}
-	for _, c := range chains {
 		if !c.Base {
 			rules++
 		}
@@ -99,10 +97,10 @@ func nftUse(o *Options) (hint string, rules int, err error) {
 			rules += len(list)
 		}
 	}
-	return "", rules, nil
+	return rules
 }
 
-// legacyUse is nftUse for iptables-legacy. Tables that do not exist are not asked for: that would make them, and packets would meet them.
+// legacyUse returns the hint in the tables of iptables-legacy, and how many chains and rules they have beyond the chains of the kernel itself. Tables that do not exist are not asked for: that would make them, and packets would meet them.
 func legacyUse(ctx context.Context, p *programs) (hint string, rules int, err error) {
 	exist, err := LegacyTables(p.family)
 	if err != nil {
