@@ -63,11 +63,11 @@ func open(o Options) (*Backend, error) {
 	}
 	s, err := genl.Open()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, d.Close())
 	}
 	g, err := nftables.OpenGate(o.Family)
 	if err != nil {
-		return nil, errors.Join(err, s.Close())
+		return nil, errors.Join(err, d.Close(), s.Close())
 	}
 	return newBackend(o, kernel{servers: s, device: d, gate: g}), nil
 }
@@ -78,7 +78,9 @@ func newBackend(o Options, k kernel) *Backend {
 }
 
 // Close closes the Backend's sockets. What it programmed stays.
-func (b *Backend) Close() error { return errors.Join(b.kernel.servers.Close(), b.kernel.gate.Close()) }
+func (b *Backend) Close() error {
+	return errors.Join(b.kernel.servers.Close(), b.kernel.device.Close(), b.kernel.gate.Close())
+}
 
 // probe sets what the mode needs, and makes a virtual server that nobody can reach (its address is for documentation, RFC 5737 and 3849).
 func (b *Backend) probe() error {

@@ -1,6 +1,7 @@
 package ipvs
 
 import (
+	"errors"
 	"flag"
 	"io"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
 
 	"turnout/proxy"
 	"turnout/proxy/ipvs/genl"
@@ -300,6 +302,65 @@ func TestOwnAddress(t *testing.T) {
 	}
 	if want := "-A -t 192.168.50.1:80 -s rr\n-a -t 192.168.50.1:80 -r 10.244.1.2:8080 -w 1\n"; k.dump(true) != want {
 		t.Errorf("got %q, want %q", k.dump(true), want)
+	}
+}
+
+// A listing that the kernel calls incomplete is made again, though not for ever; and what the kernel made itself is left out.
+func TestListAddrs(t *testing.T) {
+	list := func(texts ...string) (out []netlink.Addr) {
+		for _, text := range texts {
+			a, err := netlink.ParseAddr(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, *a)
+		}
+		return out
+	}
+	for interrupted := range listAttempts + 1 {
+		calls := 0
+		got, err := listAddrs(func() ([]netlink.Addr, error) {
+			if calls++; calls <= interrupted {
+				return list("10.96.0.1/32"), netlink.ErrDumpInterrupted
+			}
+			return list("10.96.0.1/32", "fe80::1/64", "fe80::2/128", "169.254.20.10/16", "10.96.0.2/32"), nil
+		})
+		if interrupted == listAttempts {
+			if !errors.Is(err, netlink.ErrDumpInterrupted) {
+				t.Errorf("always interrupted: %v, %v", got, err)
+			}
+			continue
+		}
+		if want := list("10.96.0.1/32", "fe80::2/128", "169.254.20.10/16", "10.96.0.2/32"); err != nil || !slices.EqualFunc(want, got, netlink.Addr.Equal) {
+			t.Errorf("%d times interrupted: %v, %v, want %v", interrupted, got, err, want)
+		}
+	}
+}
+
+// Opening and closing, also in vain, leaves no socket open.
+func TestOpenLeavesNoSocket(t *testing.T) {
+	sockets := func() (n int) {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skipf("needs /proc: %v", err)
+		}
+		for _, e := range entries {
+			if to, _ := os.Readlink("/proc/self/fd/" + e.Name()); strings.HasPrefix(to, "socket:") {
+				n++
+			}
+		}
+		return n
+	}
+	before := sockets()
+	for range 10 {
+		if b, err := Open(Options{Family: proxy.IPv4}); err == nil {
+			if err := b.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if after := sockets(); after != before {
+		t.Errorf("%d sockets, %d before", after, before)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -42,7 +43,7 @@ func (d *dummy) link() (netlink.Link, error) {
 	return l, nil
 }
 
-// Addresses is part of device. Link-local addresses do not count.
+// Addresses is part of device.
 func (d *dummy) Addresses() (ours, others map[netip.Addr]bool, err error) {
 	l, err := d.link()
 	if err != nil {
@@ -57,14 +58,14 @@ func (d *dummy) Addresses() (ours, others map[netip.Addr]bool, err error) {
 	if d.family == proxy.IPv6 {
 		family = netlink.FAMILY_V6
 	}
-	addrs, err := d.handle.AddrList(nil, family)
+	addrs, err := listAddrs(func() ([]netlink.Addr, error) { return d.handle.AddrList(nil, family) })
 	if err != nil {
 		return nil, nil, fmt.Errorf("list addresses: %w", err)
 	}
 	for _, a := range addrs {
 		ip, ok := netip.AddrFromSlice(a.IP)
 		switch ip = ip.Unmap(); {
-		case !ok || ip.IsLinkLocalUnicast() && ip.Is6():
+		case !ok:
 		case a.LinkIndex == index:
 			ours[ip] = true
 		default:
@@ -72,6 +73,27 @@ func (d *dummy) Addresses() (ours, others map[netip.Addr]bool, err error) {
 		}
 	}
 	return ours, others, nil
+}
+
+// listAttempts is how often a listing is begun that the kernel calls incomplete, since addresses changed meanwhile.
+const listAttempts = 5
+
+// listAddrs lists addresses, but those that the kernel makes itself for the link when an interface goes up.
+func listAddrs(list func() ([]netlink.Addr, error)) ([]netlink.Addr, error) {
+	var addrs []netlink.Addr
+	var err error
+	for range listAttempts {
+		if addrs, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(addrs, func(a netlink.Addr) bool {
+		length, bits := a.Mask.Size()
+		return bits == 128 && length < bits && a.IP.IsLinkLocalUnicast()
+	}), nil
 }
 
 // Make is part of device.
@@ -129,17 +151,21 @@ func (d *dummy) Remove() error {
 	if l == nil || err != nil {
 		return err
 	}
-	addrs, err := d.handle.AddrList(l, netlink.FAMILY_ALL)
+	addrs, err := listAddrs(func() ([]netlink.Addr, error) { return d.handle.AddrList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list the addresses of interface %s: %w", Device, err)
 	}
-	for _, a := range addrs {
-		if !a.IP.IsLinkLocalUnicast() {
-			return nil // the other family's
-		}
+	if len(addrs) > 0 {
+		return nil // the other family's
 	}
 	if err := d.handle.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("delete interface %s: %w", Device, err)
 	}
+	return nil
+}
+
+// Close is part of device.
+func (d *dummy) Close() error {
+	d.handle.Close()
 	return nil
 }

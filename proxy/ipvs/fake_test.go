@@ -189,6 +189,8 @@ func (d *fakeDevice) Addresses() (ours, others map[netip.Addr]bool, err error) {
 	return maps.Clone(d.addrs), d.others, nil
 }
 
+func (d *fakeDevice) Close() error { return nil }
+
 func (d *fakeDevice) Make() error {
 	if d.addrs == nil {
 		d.addrs = map[netip.Addr]bool{}

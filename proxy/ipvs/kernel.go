@@ -39,6 +39,7 @@ type device interface {
 	Delete(netip.Addr) error
 	// Remove removes the interface if it has no address of any family left.
 	Remove() error
+	Close() error
 }
 
 // gate is the table that decides on everything but the endpoint, as nftables.Gate keeps it.

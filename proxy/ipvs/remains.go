@@ -38,7 +38,7 @@ func Remains(f proxy.Family) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer d.handle.Close()
+	defer d.Close()
 	l, err := d.link()
 	if err != nil {
 		return false, fmt.Errorf("look for what mode ipvs left: %w", err)
