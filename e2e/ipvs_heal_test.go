@@ -27,6 +27,12 @@ func (c *cluster) inIPVS() (out []string) {
 	return out
 }
 
+// rulesOfIPVS counts the rules of mode ipvs that lead elsewhere.
+func (c *cluster) rulesOfIPVS() int {
+	c.t.Helper()
+	return strings.Count(c.try("nft", "list", "table", "ip", "kube-proxy-ipvs")+c.try("nft", "list", "table", "ip6", "kube-proxy-ipvs"), "goto ")
+}
+
 // TestHealIPVS takes away what mode ipvs made, as other programs may: all of it comes back within a sync period or two. A virtual server of somebody
 // else stays as it is, also when everything of the proxy's is removed.
 func TestHealIPVS(t *testing.T) {
@@ -38,7 +44,7 @@ func TestHealIPVS(t *testing.T) {
 	c.sh("ipvsadm " + foreignServer)
 	p := c.launch("--proxy-mode=ipvs", "--nodeport-addresses=primary", "--ipvs-sync-period=1s", "--ipvs-min-sync-period=0s")
 	p.follow()
-	before := c.inIPVS()
+	before, rules := c.inIPVS(), c.rulesOfIPVS()
 	if !slices.Contains(before, foreignServer) || !slices.Contains(before, "kube-ipvs0 inet 10.96.0.1/32") {
 		t.Fatalf("before anything was taken away:\n%s", strings.Join(before, "\n"))
 	}
@@ -46,12 +52,13 @@ func TestHealIPVS(t *testing.T) {
 		"ipvsadm -D -t 10.96.0.1:80", "ipvsadm -D -t 192.168.50.1:30003", "ipvsadm -d -t 10.96.0.1:80 -r 10.244.1.2:8080",
 		"ip address del 10.96.0.1/32 dev kube-ipvs0", "ip -6 address del fd00:10:96::1/128 dev kube-ipvs0",
 		"nft delete table ip kube-proxy-ipvs; nft delete table ip6 kube-proxy-ipvs", "ip link del kube-ipvs0",
+		"nft flush table ip kube-proxy-ipvs; nft flush table ip6 kube-proxy-ipvs",
 	} {
 		c.sh(damage)
 		var d string
 		eventually(t, "mended: "+damage, func() bool {
 			d = cmp.Diff(before, c.inIPVS())
-			return d == ""
+			return d == "" && c.rulesOfIPVS() == rules
 		})
 		for _, f := range proxy.Families {
 			c.check(t, c.from(outside), proxy.TCP, c.address(newService(1, "web"), proxy.ClusterIP, f, proxy.TCP), masqueraded("pod-1", "pod-2"))

@@ -28,7 +28,7 @@ const reasonUnreadable = "TablesUnreadable"
 // engine is a mode that is open. Its sockets are closed by Gone.
 type engine struct {
 	sync.Mode
-	// watch tells the loop what others change, once inUse is closed and until the context ends; nil if the backends are asked instead.
+	// watch tells the loop what others change, once inUse is closed and until the context ends; nil if the backends are only asked.
 	watch func(ctx context.Context, inUse <-chan struct{})
 	// leave are the modes that may have left rules which the loop can remove.
 	leave []sync.Mode
@@ -84,7 +84,7 @@ func (d *daemon) openNftables(ctx context.Context, cfg *config.Config) (*engine,
 		e.closes(b)
 		e.Backends[f], own = b, append(own, b.PortID())
 	}
-	e.watch = func(ctx context.Context, inUse <-chan struct{}) { d.watchTable(ctx, own, inUse) }
+	e.watch = func(ctx context.Context, inUse <-chan struct{}) { d.watchTable(ctx, nftables.Watch, own, inUse) }
 	e.scope = leftovers.Scope{Iptables: true, IPVSRules: true}
 	e.leave = d.ipvsToLeave(ctx, cfg)
 	return e, nil
@@ -139,6 +139,7 @@ func (d *daemon) obstructed(ctx context.Context, f proxy.Family, byTable map[str
 
 func (d *daemon) openIPVS(cfg *config.Config) (*engine, error) {
 	e := newEngine(config.IPVS)
+	var own []uint32
 	for _, f := range d.families {
 		b, err := ipvs.New(ipvs.Options{
 			Family: f, Scheduler: cfg.IPVS.Scheduler, StrictARP: cfg.IPVS.StrictARP, Exclude: cfg.IPVS.Exclude, Sysctl: proc,
@@ -149,8 +150,10 @@ func (d *daemon) openIPVS(cfg *config.Config) (*engine, error) {
 			return nil, err
 		}
 		e.closes(b)
-		e.Backends[f] = b
+		e.Backends[f], own = b, append(own, b.PortID())
 	}
+	// The rest of what the mode has is asked for.
+	e.watch = func(ctx context.Context, inUse <-chan struct{}) { d.watchTable(ctx, nftables.WatchGate, own, inUse) }
 	e.scope = leftovers.Scope{Iptables: true, IPVSRules: true}
 	e.leave = d.nftablesToLeave()
 	return e, nil

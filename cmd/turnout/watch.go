@@ -11,8 +11,11 @@ import (
 	"turnout/proxy/nftables"
 )
 
-// watchTable has the table rebuilt when somebody else changes it. What happens before it is in use waits until then.
-func (d *daemon) watchTable(ctx context.Context, own []uint32, inUse <-chan struct{}) {
+// watcher is nftables.Watch or nftables.WatchGate.
+type watcher func(ctx context.Context, own []uint32, fn func(nftables.Interference)) error
+
+// watchTable has the table rebuilt when somebody else changes it, as watch tells. What happens before it is in use waits until then.
+func (d *daemon) watchTable(ctx context.Context, watch watcher, own []uint32, inUse <-chan struct{}) {
 	tell := func(f proxy.Family, what, process string, pid uint32) {
 		select {
 		case <-inUse:
@@ -23,7 +26,7 @@ func (d *daemon) watchTable(ctx context.Context, own []uint32, inUse <-chan stru
 		}
 	}
 	for ctx.Err() == nil {
-		err := nftables.Watch(ctx, own, func(i nftables.Interference) { tell(i.Family, i.What, i.Process, i.PID) })
+		err := watch(ctx, own, func(i nftables.Interference) { tell(i.Family, i.What, i.Process, i.PID) })
 		if err == nil || ctx.Err() != nil {
 			return
 		}

@@ -43,7 +43,7 @@ var _ proxy.Backend = (*Backend)(nil)
 // Open opens a Backend for Retire and Cleanup, which need nothing that the kernel does not have already. It asks nothing of the kernel.
 func Open(o Options) (*Backend, error) { return open(o) }
 
-// New opens a Backend, has the kernel load the module ip_vs, and finds out whether it has the scheduler. The error says what is missing.
+// New opens a Backend, has the kernel load the module ip_vs, and finds out whether the kernel has what else is needed. The error says what is missing.
 func New(o Options) (*Backend, error) {
 	o.setDefaults()
 	b, err := open(o)
@@ -82,10 +82,15 @@ func (b *Backend) Close() error {
 	return errors.Join(b.kernel.servers.Close(), b.kernel.device.Close(), b.kernel.gate.Close())
 }
 
-// probe sets what the mode needs, and makes a virtual server that nobody can reach (its address is for documentation, RFC 5737 and 3849).
+// PortID is the netlink port by which the kernel names this Backend as the author of changes of its table.
+func (b *Backend) PortID() uint32 { return b.kernel.gate.PortID() }
+
+// probe sets what the mode needs and tries the rest, out of the way of packets. The virtual server that it makes has an address for documentation (RFC 5737 and 3849).
 func (b *Backend) probe() error {
-	if err := b.options.setUp(); err != nil {
-		return err
+	for _, try := range []func() error{b.options.setUp, b.kernel.gate.Probe, b.kernel.device.Probe} {
+		if err := try(); err != nil {
+			return err
+		}
 	}
 	at := netip.MustParseAddrPort("198.51.100.0:20000")
 	if b.options.Family == proxy.IPv6 {

@@ -96,6 +96,17 @@ func listAddrs(list func() ([]netlink.Addr, error)) ([]netlink.Addr, error) {
 	}), nil
 }
 
+// Probe is part of device.
+func (d *dummy) Probe() error {
+	if l, err := d.link(); l != nil || err != nil {
+		return err
+	}
+	if err := d.Make(); err != nil {
+		return err
+	}
+	return d.Remove()
+}
+
 // Make is part of device.
 func (d *dummy) Make() error {
 	if l, err := d.link(); l != nil || err != nil {

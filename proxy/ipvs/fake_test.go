@@ -189,6 +189,8 @@ func (d *fakeDevice) Addresses() (ours, others map[netip.Addr]bool, err error) {
 	return maps.Clone(d.addrs), d.others, nil
 }
 
+func (d *fakeDevice) Probe() error { return nil }
+
 func (d *fakeDevice) Close() error { return nil }
 
 func (d *fakeDevice) Make() error {
@@ -248,6 +250,10 @@ func (g *fakeGate) Retire() (int, error) {
 	g.k.gate = g.k.admitted
 	return 0, nil
 }
+
+func (g *fakeGate) PortID() uint32 { return 1 }
+
+func (g *fakeGate) Probe() error { return nil }
 
 func (g *fakeGate) Forget() { g.known = false }
 

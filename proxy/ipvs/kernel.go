@@ -33,6 +33,8 @@ type servers interface {
 type device interface {
 	// Addresses returns the addresses of the family on the interface, and those on all others. Without the interface the first is nil.
 	Addresses() (ours, others map[netip.Addr]bool, err error)
+	// Probe finds out whether there can be the interface.
+	Probe() error
 	// Make makes the interface, unless it is there.
 	Make() error
 	Add(netip.Addr) error
@@ -44,6 +46,8 @@ type device interface {
 
 // gate is the table that decides on everything but the endpoint, as nftables.Gate keeps it.
 type gate interface {
+	PortID() uint32
+	Probe() error
 	Admit(s *proxy.State, own func(netip.Addr) bool) (operations int, rejected []proxy.Rejection, err error)
 	Retire() (operations int, err error)
 	Forget()
