@@ -150,24 +150,24 @@ func (b *Backend) apply(s *proxy.State) (proxy.Report, error) {
 		return proxy.Report{}, err
 	}
 	report, next := proxy.Report{Full: true}, b.accepted(s)
+	var err error
+	if b.applied, err = b.read(next); err != nil {
+		return report, err
+	}
 	for {
-		if b.applied == nil {
-			a, err := b.read(next)
-			if err != nil {
-				return report, err
-			}
-			b.applied = a
-			if report.Operations, err = b.prune(next); err != nil {
-				return report, err
-			}
+		pruned, err := b.prune(next)
+		report.Operations += pruned
+		if err != nil {
+			return report, err
 		}
 		operations, refused, err := b.step(next)
 		report.Operations += operations
-		if err == nil && len(refused) == 0 {
-			b.known = nil
-		}
-		if err != nil || len(refused) == 0 {
+		if err != nil {
 			return report, err
+		}
+		if len(refused) == 0 {
+			b.known = nil
+			return report, nil
 		}
 		next = new(*next) // the one before is what is applied
 		for name, err := range refused {
@@ -224,11 +224,14 @@ func (b *Backend) step(s *proxy.State) (operations int, refused map[proxy.Servic
 		if refused[c.owner] != nil && !removal {
 			continue
 		}
-		if err := b.do(c); err == nil {
+		switch err := b.do(c); {
+		case err == nil:
 			operations++
-		} else if removal {
+		case removal || unexpected(err):
 			return operations, nil, err
-		} else {
+		case c.kind == addAddress:
+			b.refuseAt(refused, c.addr, err)
+		default:
 			refused[c.owner] = err
 		}
 	}
@@ -237,6 +240,20 @@ func (b *Backend) step(s *proxy.State) (operations int, refused map[proxy.Servic
 	}
 	retired, err := b.kernel.gate.Retire()
 	return operations + retired, nil, err
+}
+
+// unexpected tells that the kernel does not hold what it was believed to, or that IPVS has gone: it is no Service's fault.
+func unexpected(err error) bool {
+	return slices.ContainsFunc([]error{unix.EEXIST, unix.ENOENT, unix.ESRCH, unix.ENODEV}, func(e error) bool { return errors.Is(err, e) })
+}
+
+// refuseAt refuses all Services that have an address.
+func (b *Backend) refuseAt(refused map[proxy.ServicePortName]error, addr netip.Addr, err error) {
+	for key, v := range b.applied.servers {
+		if key.At.Addr() == addr {
+			refused[v.owner] = err
+		}
+	}
 }
 
 // Cleanup is part of proxy.Backend. Virtual servers that are excluded from deletion stay.

@@ -2,12 +2,9 @@ package ipvs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"turnout/proxy/ipvs/genl"
 )
@@ -92,9 +89,6 @@ func (b *Backend) checkDestinations() (string, error) {
 			continue // gone since its turn was decided
 		}
 		list, err := b.kernel.servers.Destinations(key)
-		if errors.Is(err, unix.ESRCH) {
-			return fmt.Sprintf("virtual server %s is missing", key), nil
-		}
 		if err != nil {
 			return "", err
 		}
@@ -125,9 +119,6 @@ func (b *Backend) drain() error {
 	for _, key := range slices.SortedFunc(maps.Keys(b.applied.draining), genl.Key.Compare) {
 		v := b.applied.servers[key]
 		list, err := b.kernel.servers.Destinations(key)
-		if errors.Is(err, unix.ESRCH) {
-			continue // the check tells
-		}
 		if err != nil {
 			return err
 		}

@@ -24,8 +24,11 @@ type fakeKernel struct {
 	admitted *proxy.State // what the gate follows when Retire is called
 	disarmed bool         // no packet comes to the gate
 	log      []string     // of every change
-	// refuse, if set, may make a change fail.
-	refuse func(what string) error
+	// refuse, if set, may make a change fail, and refuseRules the rules of a Service.
+	refuse      func(what string) error
+	refuseRules func(proxy.ServicePortName) error
+	// hidden is a virtual server that the next listing misses, as happens when others make or delete some meanwhile.
+	hidden genl.Key
 }
 
 type fakeServer struct {
@@ -59,10 +62,11 @@ func (k *fakeKernel) change(what string, args ...any) error {
 
 func (k *fakeKernel) Servers(f proxy.Family) (out []genl.Server, err error) {
 	for key, x := range k.list {
-		if key.Family() == f {
+		if key.Family() == f && key != k.hidden {
 			out = append(out, x.Server)
 		}
 	}
+	k.hidden = genl.Key{}
 	return out, nil
 }
 
@@ -104,7 +108,7 @@ func (k *fakeKernel) DeleteServer(key genl.Key) error {
 
 func (k *fakeKernel) Destinations(key genl.Key) (out []genl.Destination, err error) {
 	if k.list[key] == nil {
-		return nil, unix.ESRCH
+		return nil, nil
 	}
 	for _, d := range k.list[key].destinations {
 		out = append(out, *d)
@@ -186,7 +190,7 @@ func (k *fakeKernel) dump(draining bool) string {
 type fakeDevice fakeKernel
 
 func (d *fakeDevice) Addresses() (ours, others map[netip.Addr]bool, err error) {
-	return maps.Clone(d.addrs), d.others, nil
+	return maps.Clone(d.addrs), maps.Clone(d.others), nil
 }
 
 func (d *fakeDevice) Probe() error { return nil }
@@ -235,6 +239,19 @@ type fakeGate struct {
 func (g *fakeGate) Admit(s *proxy.State, _ func(netip.Addr) bool) (int, []proxy.Rejection, error) {
 	if err := g.k.change("admit"); err != nil {
 		return 0, nil, err
+	}
+	var rejected []proxy.Rejection
+	for name := range s.Services.All() {
+		if g.k.refuseRules == nil {
+			break
+		}
+		if err := g.k.refuseRules(name); err != nil {
+			rejected = append(rejected, proxy.Rejection{Name: name, Err: err})
+		}
+	}
+	if len(rejected) > 0 {
+		g.known = false
+		return 0, rejected, nil
 	}
 	if !g.known || g.k.gate == nil {
 		g.k.gate = s // the whole table is replaced

@@ -277,6 +277,40 @@ func TestKernelGracefulRemoval(t *testing.T) {
 	}
 }
 
+// What the kernel says of virtual servers and destinations that are there already, or not at all.
+func TestKernelUnexpected(t *testing.T) {
+	needIPVS(t)
+	proxytest.InNamespace(t, func() {
+		for _, at := range []string{"10.96.0.1:80", "[fd00:96::1]:80"} {
+			x := genl.Server{Key: key(proxy.TCP, at), Scheduler: "rr"}
+			d := genl.Destination{At: netip.AddrPortFrom(x.At.Addr().Next(), 8080), Weight: 1}
+			s := newKernelBackend(t, Options{Family: x.Family()}).kernel.servers
+			check := func(what string, err, want error) {
+				t.Helper()
+				if !errors.Is(err, want) || want == nil && err != nil {
+					t.Errorf("%s: %s: %v, want %v", at, what, err, want)
+				}
+				if want != nil && !unexpected(err) {
+					t.Errorf("%s: %s: %v would be a Service's fault", at, what, err)
+				}
+			}
+			check("set a server that is not there", s.SetServer(x), unix.ESRCH)
+			check("delete one", s.DeleteServer(x.Key), unix.ESRCH)
+			check("add a destination to one", s.AddDestination(x.Key, d), unix.ESRCH)
+			if list, err := s.Destinations(x.Key); err != nil || len(list) > 0 {
+				t.Errorf("%s: destinations of a server that is not there: %v, %v", at, list, err)
+			}
+			check("add a server", s.AddServer(x), nil)
+			check("add it again", s.AddServer(x), unix.EEXIST)
+			check("set a destination that is not there", s.SetDestination(x.Key, d), unix.ENOENT)
+			check("delete one", s.DeleteDestination(x.Key, d.At), unix.ENOENT)
+			check("add a destination", s.AddDestination(x.Key, d), nil)
+			check("add it again", s.AddDestination(x.Key, d), unix.EEXIST)
+			check("delete the server", s.DeleteServer(x.Key), nil)
+		}
+	})
+}
+
 // Options reach the kernel.
 func TestKernelOptions(t *testing.T) {
 	needIPVS(t)

@@ -176,6 +176,71 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// An address that the kernel refuses is that of all ports of a Service: none of them is served, and each is named.
+func TestRefusedAddress(t *testing.T) {
+	port := func(name, at string) *proxy.Service {
+		return proxytest.NewService(name, proxytest.At(proxy.ClusterIP, at, proxytest.Internal), proxytest.On("10.244.1.2:8080"))
+	}
+	other := port("ns/other/TCP", "10.96.0.2:80")
+	s := proxytest.NewState(proxy.IPv4, port("ns/web:http/TCP", "10.96.0.1:80"), port("ns/web:https/TCP", "10.96.0.1:443"), other)
+	k := newFakeKernel(proxy.IPv4)
+	b := k.backend(Options{})
+	k.refuse = func(text string) error {
+		if text == "add address 10.96.0.1" {
+			return unix.EACCES
+		}
+		return nil
+	}
+	for range 3 {
+		r, err := b.Apply(t.Context(), s)
+		if err != nil || len(r.Rejected) != 2 || r.Rejected[0].Name != proxytest.Name("ns/web:http/TCP") || r.Rejected[1].Name != proxytest.Name("ns/web:https/TCP") {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		if d := cmp.Diff(fresh(t, proxytest.NewState(proxy.IPv4, other)), k.dump(true)); d != "" {
+			t.Fatalf("-want +got:\n%s", d)
+		}
+	}
+}
+
+// A Service whose rules are refused is not served without them, also if it was served before.
+func TestRefusedRules(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		k := newFakeKernel(proxy.IPv4)
+		b := k.backend(Options{})
+		if _, err := b.Apply(t.Context(), proxytest.NewState(proxy.IPv4, web("10.244.1.2:8080"))); err != nil {
+			t.Fatal(err)
+		}
+		if restart {
+			b = k.backend(Options{})
+		}
+		k.refuseRules = func(proxy.ServicePortName) error { return unix.EINVAL }
+		r, err := b.Apply(t.Context(), proxytest.NewState(proxy.IPv4, web("10.244.1.3:8080")))
+		if err != nil || len(r.Rejected) != 1 {
+			t.Fatalf("restart %t: %+v, %v", restart, r, err)
+		}
+		if got := k.dump(true); got != "\n" {
+			t.Errorf("restart %t: left:\n%s", restart, got)
+		}
+	}
+}
+
+// A listing that misses a virtual server is no Service's fault: the next attempt reads everything anew.
+func TestIncompleteListing(t *testing.T) {
+	s := proxytest.NewState(proxy.IPv4, web("10.244.1.2:8080"))
+	k := newFakeKernel(proxy.IPv4)
+	if _, err := k.backend(Options{}).Apply(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	b := k.backend(Options{})
+	k.hidden = key(proxy.TCP, "10.96.0.1:80")
+	if r, err := b.Apply(t.Context(), s); !errors.Is(err, unix.EEXIST) {
+		t.Errorf("%+v, %v, want EEXIST", r, err)
+	}
+	if r, err := b.Apply(t.Context(), s); err != nil || len(r.Rejected) > 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // The work of an update is in proportion to what changed.
 func TestWork(t *testing.T) {
 	rng := rand.New(rand.NewPCG(6, 6))

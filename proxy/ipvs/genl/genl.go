@@ -170,7 +170,7 @@ func (s *Socket) DeleteServer(k Key) error {
 	return nil
 }
 
-// Destinations lists the destinations of a virtual server. The error wraps unix.ESRCH if there is no such server.
+// Destinations lists the destinations of a virtual server; none if there is no such server.
 func (s *Socket) Destinations(k Key) (out []Destination, err error) {
 	r := s.request(commandGetDest, unix.NLM_F_DUMP)
 	r.AddData(encodeKey(k))
