@@ -91,6 +91,44 @@ func texts(keys []genl.Key) (out []string) {
 	return out
 }
 
+// What is excluded belongs to others, who may change it as they like, also once a Service has asked for the same.
+func TestExcluded(t *testing.T) {
+	at := key(proxy.TCP, "10.96.0.1:80")
+	k := newFakeKernel(proxy.IPv4)
+	b := k.backend(Options{Exclude: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/24")}})
+	for _, s := range []*proxy.State{proxytest.NewState(proxy.IPv4, web("10.244.1.2:8080")), proxytest.NewState(proxy.IPv4)} {
+		if _, err := b.Apply(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if k.list[at] == nil || !k.addrs[at.At.Addr()] {
+		t.Fatalf("deleted:\n%s", k.dump(true))
+	}
+	change := func() {
+		k.list[at] = &fakeServer{genl.Server{Key: at, Scheduler: "wlc"}, map[netip.AddrPort]*genl.Destination{}}
+		delete(k.addrs, at.At.Addr())
+	}
+	change()
+	if damage, err := b.Check(t.Context()); damage != "" || err != nil {
+		t.Errorf("%q, %v", damage, err)
+	}
+	b.Forget()
+	if _, err := b.Apply(t.Context(), proxytest.NewState(proxy.IPv4)); err != nil {
+		t.Fatal(err)
+	}
+	change()
+	if damage, err := b.Check(t.Context()); damage != "" || err != nil {
+		t.Errorf("after a full sync: %q, %v", damage, err)
+	}
+	s := proxytest.NewState(proxy.IPv4, web("10.244.1.2:8080"))
+	if _, err := b.Apply(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(fresh(t, s), k.dump(true)); d != "" {
+		t.Errorf("wanted again: -want +got:\n%s", d)
+	}
+}
+
 // Cleanup of a Backend that knows nothing removes all of ours.
 func TestCleanup(t *testing.T) {
 	k := newFakeKernel(proxy.IPv4)

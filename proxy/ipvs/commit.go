@@ -14,22 +14,24 @@ import (
 )
 
 // read finds what of ours is in the kernel: the addresses of the interface; the virtual servers at these; those that are recorded; and those that a State
-// wants, whoever made them. Destinations of weight 0 are on their way out, from before a restart.
+// wants, whoever made them. What is excluded is not ours unless the State wants it. Destinations of weight 0 are on their way out, from before a restart.
 func (b *Backend) read(s *proxy.State) (*applied, error) {
-	a := &applied{state: &proxy.State{Family: s.Family, Node: &proxy.Node{}},
-		servers: map[genl.Key]*virtual{}, draining: map[genl.Key]bool{}, uses: map[netip.Addr]int{}}
-	var err error
-	if a.addrs, a.own, err = b.kernel.device.Addresses(); err != nil {
+	a := &applied{state: &proxy.State{Family: s.Family, Node: &proxy.Node{}}, claims: map[proxy.FrontendKey]claim{},
+		servers: map[genl.Key]*virtual{}, draining: map[genl.Key]bool{}, addrs: map[netip.Addr]bool{}, uses: map[netip.Addr]int{}}
+	on, others, err := b.kernel.device.Addresses()
+	if err != nil {
 		return nil, err
 	}
+	a.own = others
 	ours, err := recorded(b.kernel.gate)
 	if err != nil {
 		return nil, err
 	}
-	r := newRenderer(&b.options, s.Node)
-	for _, service := range s.Services.All() {
-		for _, x := range r.render(nil, service) {
-			ours[x.Key] = true
+	maps.Copy(ours, b.known)
+	wanted, addrs := b.wanted(s)
+	for addr := range on {
+		if addrs[addr] || !b.options.excluded(addr) {
+			a.addrs[addr] = true
 		}
 	}
 	list, err := b.kernel.servers.Servers(s.Family)
@@ -37,7 +39,8 @@ func (b *Backend) read(s *proxy.State) (*applied, error) {
 		return nil, err
 	}
 	for _, x := range list {
-		if !ours[x.Key] && !b.known[x.Key] && !a.addrs[x.At.Addr()] {
+		addr := x.At.Addr()
+		if !wanted[x.Key] && (b.options.excluded(addr) || !ours[x.Key] && !on[addr]) {
 			continue // somebody else's
 		}
 		v, err := b.readServer(x)
@@ -52,10 +55,28 @@ func (b *Backend) read(s *proxy.State) (*applied, error) {
 	return a, nil
 }
 
+// wanted are the virtual servers that a State wants, and the addresses besides those of NodePorts.
+func (b *Backend) wanted(s *proxy.State) (keys map[genl.Key]bool, addrs map[netip.Addr]bool) {
+	keys, addrs = map[genl.Key]bool{}, map[netip.Addr]bool{}
+	r := newRenderer(&b.options, s.Node)
+	for _, service := range s.Services.All() {
+		for i := range service.Frontends {
+			f := &service.Frontends[i]
+			for _, addr := range r.addrs(f) {
+				keys[genl.Key{Protocol: service.Name.Protocol, At: netip.AddrPortFrom(addr, f.Port)}] = true
+			}
+			if f.Kind != proxy.NodePort {
+				addrs[f.Addr] = true
+			}
+		}
+	}
+	return keys, addrs
+}
+
 func (b *Backend) readServer(x genl.Server) (*virtual, error) {
 	v := &virtual{Server: x, weights: map[netip.AddrPort]uint32{}}
 	destinations, err := b.kernel.servers.Destinations(x.Key)
-	if err != nil && !errors.Is(err, unix.ESRCH) {
+	if err != nil {
 		return nil, err
 	}
 	for _, d := range destinations {
@@ -86,16 +107,10 @@ func recorded(g gate) (map[genl.Key]bool, error) {
 // prune deletes what was found and a State does not want. It goes before the gate's table is replaced, which is the record of it: nothing is lost track of, wherever the
 // process is stopped.
 func (b *Backend) prune(s *proxy.State) (operations int, err error) {
-	a, r := b.applied, newRenderer(&b.options, s.Node)
-	wanted, addrs := map[genl.Key]bool{}, map[netip.Addr]bool{}
-	for _, service := range s.Services.All() {
-		for _, x := range r.render(nil, service) {
-			wanted[x.Key] = true
-			addrs[x.At.Addr()] = x.address && !a.own[x.At.Addr()]
-		}
-	}
+	a := b.applied
+	keys, addrs := b.wanted(s)
 	for _, addr := range slices.SortedFunc(maps.Keys(a.addrs), netip.Addr.Compare) {
-		if addrs[addr] || b.options.excluded(addr) {
+		if addrs[addr] && !a.own[addr] || b.options.excluded(addr) {
 			continue
 		}
 		if err := b.do(&change{kind: deleteAddress, addr: addr}); err != nil {
@@ -104,7 +119,7 @@ func (b *Backend) prune(s *proxy.State) (operations int, err error) {
 		operations++
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(a.servers), genl.Key.Compare) {
-		if wanted[key] || b.options.excluded(key.At.Addr()) {
+		if keys[key] {
 			continue
 		}
 		if err := b.do(&change{kind: deleteServer, Server: a.servers[key].Server}); err != nil {

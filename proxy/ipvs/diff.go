@@ -14,9 +14,11 @@ import (
 type applied struct {
 	state   *proxy.State
 	servers map[genl.Key]*virtual
+	// claims has the frontends of the State.
+	claims map[proxy.FrontendKey]claim
 	// addrs are those on the interface.
 	addrs map[netip.Addr]bool
-	// uses counts the frontends at each address that the interface should have.
+	// uses counts the frontends at each address but for NodePorts.
 	uses map[netip.Addr]int
 	// own are the node's addresses on other interfaces. None of them is put on ours: it would stay when the node loses it.
 	own map[netip.Addr]bool
@@ -41,10 +43,16 @@ func (v *virtual) drains() bool {
 	return false
 }
 
+// A claim is a frontend and its Service.
+type claim struct {
+	service  *proxy.Service
+	frontend *proxy.Frontend
+}
+
 // A change is one step of the way from one State to the next.
 type change struct {
 	kind  kind
-	owner proxy.ServicePortName
+	owner proxy.ServicePortName // of a virtual server
 	genl.Server
 	destination genl.Destination
 	addr        netip.Addr
@@ -65,63 +73,87 @@ const (
 	deleteServer
 )
 
-// plan collects changes.
+// plan collects changes, and what they are about.
 type plan struct {
 	changes []change
-	wanted  map[genl.Key]server
-	gone    map[genl.Key]bool
-	touched map[netip.Addr]proxy.ServicePortName // a Service that uses the address, or did
+	keys    map[genl.Key]bool
+	addrs   map[netip.Addr]bool
 }
 
 // diff returns what leads from what is applied to another State of the same Node, and takes that for applied. The work is in proportion to what changed.
 func (a *applied) diff(o *Options, next *proxy.State) []change {
-	p := &plan{wanted: map[genl.Key]server{}, gone: map[genl.Key]bool{}, touched: map[netip.Addr]proxy.ServicePortName{}}
-	r := newRenderer(o, next.Node)
-	var old, fresh []server
-	for _, c := range hamt.Diff(a.state.Services, next.Services, func(x, y *proxy.Service) bool { return x == y }) {
-		old, fresh = r.render(old, c.Old), r.render(fresh, c.New)
+	p, r := &plan{keys: map[genl.Key]bool{}, addrs: map[netip.Addr]bool{}}, newRenderer(o, next.Node)
+	changes := hamt.Diff(a.state.Services, next.Services, func(x, y *proxy.Service) bool { return x == y })
+	for _, c := range changes {
+		a.use(p, r, c.Old, -1)
 	}
-	a.use(p, old, -1)
-	a.use(p, fresh, 1)
+	for _, c := range changes {
+		a.use(p, r, c.New, 1)
+	}
 	a.state = next
-	return a.resolve(o, p)
+	return a.resolve(o, p, r)
 }
 
-// use adds virtual servers to a plan, as wanted or as gone.
-func (a *applied) use(p *plan, servers []server, by int) {
-	for _, x := range servers {
-		if x.address && !a.own[x.At.Addr()] {
-			a.uses[x.At.Addr()] += by
-			p.touched[x.At.Addr()] = x.owner
-		}
+// use adds the frontends of a Service, which may be nil, to those of the State, or takes them away.
+func (a *applied) use(p *plan, r *renderer, s *proxy.Service, by int) {
+	if s == nil {
+		return
+	}
+	for i := range s.Frontends {
+		f := &s.Frontends[i]
 		if by > 0 {
-			p.wanted[x.Key] = x
+			a.claims[s.Key(f)] = claim{s, f}
 		} else {
-			p.gone[x.Key] = true
+			delete(a.claims, s.Key(f))
+		}
+		for _, addr := range r.addrs(f) {
+			p.keys[genl.Key{Protocol: s.Name.Protocol, At: netip.AddrPortFrom(addr, f.Port)}] = true
+		}
+		if f.Kind != proxy.NodePort {
+			a.uses[f.Addr] += by
+			p.addrs[f.Addr] = true
 		}
 	}
 }
 
-// resolve turns a plan into changes, in the order in which they are to be made.
-func (a *applied) resolve(o *Options, p *plan) []change {
-	for _, key := range slices.SortedFunc(maps.Keys(p.wanted), genl.Key.Compare) {
-		p.server(p.wanted[key], a.servers[key])
+// claimant finds the frontend that a virtual server is made for, if any. One with the address goes before a NodePort, as in the gate's table.
+func (a *applied) claimant(r *renderer, key genl.Key) (c claim, ok bool) {
+	f := proxy.FrontendKey{Addr: key.At.Addr(), Port: key.At.Port(), Protocol: key.Protocol}
+	if c, ok = a.claims[f]; ok || !slices.Contains(r.nodePorts, f.Addr) {
+		return c, ok
 	}
-	for _, addr := range slices.SortedFunc(maps.Keys(p.touched), netip.Addr.Compare) {
+	f.Addr = netip.Addr{}
+	c, ok = a.claims[f]
+	return c, ok
+}
+
+// resolve turns a plan into changes, in the order in which they are to be made. What is excluded from deletion is not ours any longer.
+func (a *applied) resolve(o *Options, p *plan, r *renderer) []change {
+	for _, key := range slices.SortedFunc(maps.Keys(p.keys), genl.Key.Compare) {
+		c, wanted := a.claimant(r, key)
+		v := a.servers[key]
 		switch {
-		case a.uses[addr] > 0 && !a.addrs[addr]:
-			p.changes = append(p.changes, change{kind: addAddress, owner: p.touched[addr], addr: addr})
-		case a.uses[addr] == 0 && a.addrs[addr] && !o.excluded(addr):
-			p.changes = append(p.changes, change{kind: deleteAddress, addr: addr})
+		case wanted:
+			p.server(r.server(c.service, c.frontend, key.At.Addr()), v)
+		case v != nil && o.excluded(key.At.Addr()):
+			delete(a.servers, key)
+			delete(a.draining, key)
+		case v != nil:
+			p.changes = append(p.changes, change{kind: deleteServer, owner: v.owner, Server: v.Server})
 		}
-		if a.uses[addr] == 0 {
+	}
+	for _, addr := range slices.SortedFunc(maps.Keys(p.addrs), netip.Addr.Compare) {
+		used := a.uses[addr] > 0
+		if !used {
 			delete(a.uses, addr)
 		}
-	}
-	for _, key := range slices.SortedFunc(maps.Keys(p.gone), genl.Key.Compare) {
-		_, wanted := p.wanted[key]
-		if v := a.servers[key]; v != nil && !wanted && !o.excluded(key.At.Addr()) {
-			p.changes = append(p.changes, change{kind: deleteServer, owner: v.owner, Server: v.Server})
+		switch {
+		case used && !a.own[addr] && !a.addrs[addr]:
+			p.changes = append(p.changes, change{kind: addAddress, addr: addr})
+		case !used && o.excluded(addr):
+			delete(a.addrs, addr)
+		case !used && a.addrs[addr]:
+			p.changes = append(p.changes, change{kind: deleteAddress, addr: addr})
 		}
 	}
 	slices.SortStableFunc(p.changes, func(x, y change) int { return int(x.kind) - int(y.kind) })

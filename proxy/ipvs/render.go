@@ -16,7 +16,7 @@ type server struct {
 	pool []netip.AddrPort
 	// serving are the endpoints that still serve the clients they have, sorted.
 	serving []netip.AddrPort
-	// address tells that the interface must have the address: it is not one of the node's.
+	// address tells that the interface must have the address, unless another one of the node has it.
 	address bool
 }
 
@@ -38,24 +38,46 @@ func newRenderer(o *Options, n *proxy.Node) *renderer {
 
 // render appends the virtual servers of a Service: one for each frontend, also without endpoints, and for a NodePort one for each of the node's addresses.
 func (r *renderer) render(out []server, s *proxy.Service) []server {
-	if s == nil {
-		return out
-	}
 	for i := range s.Frontends {
 		f := &s.Frontends[i]
-		x := server{owner: s.Name, pool: poolAddrs(s, f), serving: s.Serving, Server: genl.Server{Scheduler: r.scheduler, Flags: r.flags, Persistence: s.Affinity}}
-		x.Protocol = s.Name.Protocol
-		if f.Kind != proxy.NodePort {
-			x.At, x.address = netip.AddrPortFrom(f.Addr, f.Port), true
-			out = append(out, x)
-			continue
-		}
-		for _, a := range r.nodePorts {
-			x.At = netip.AddrPortFrom(a, f.Port)
-			out = append(out, x)
+		for _, a := range r.addrs(f) {
+			out = append(out, r.server(s, f, a))
 		}
 	}
 	return out
+}
+
+// all are the virtual servers of a State, sorted. Where one is asked for by its address and by a NodePort, the address decides, as in the gate's table.
+func (r *renderer) all(s *proxy.State) (out []server) {
+	for _, service := range s.Services.All() {
+		out = r.render(out, service)
+	}
+	slices.SortFunc(out, func(x, y server) int {
+		if c := x.Key.Compare(y.Key); c != 0 || x.address == y.address {
+			return c
+		}
+		if x.address {
+			return -1
+		}
+		return 1
+	})
+	return slices.CompactFunc(out, func(x, y server) bool { return x.Key == y.Key })
+}
+
+// addrs are the addresses of a frontend.
+func (r *renderer) addrs(f *proxy.Frontend) []netip.Addr {
+	if f.Kind == proxy.NodePort {
+		return r.nodePorts
+	}
+	return []netip.Addr{f.Addr}
+}
+
+// server is the virtual server of a Service's frontend at one of its addresses.
+func (r *renderer) server(s *proxy.Service, f *proxy.Frontend, a netip.Addr) server {
+	return server{
+		Server: genl.Server{Key: genl.Key{Protocol: s.Name.Protocol, At: netip.AddrPortFrom(a, f.Port)}, Scheduler: r.scheduler, Flags: r.flags, Persistence: s.Affinity},
+		owner:  s.Name, pool: poolAddrs(s, f), serving: s.Serving, address: f.Kind != proxy.NodePort,
+	}
 }
 
 // keeps tells whether an endpoint that left the pool stays, without new connections, until those that it has end. What the end is can be told of TCP

@@ -7,8 +7,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"turnout/proxy"
 	"turnout/proxy/ipvs/genl"
 )
@@ -40,7 +38,7 @@ func (b *Backend) Retire(context.Context) (left int, err error) {
 		}
 	}
 	for _, addr := range slices.SortedFunc(maps.Keys(b.applied.addrs), netip.Addr.Compare) {
-		if busy[addr] || b.options.excluded(addr) {
+		if busy[addr] {
 			continue
 		}
 		if err := b.do(&change{kind: deleteAddress, addr: addr}); err != nil {
@@ -56,12 +54,9 @@ func (b *Backend) Retire(context.Context) (left int, err error) {
 // retireServer has the destinations of a virtual server get no new connections: those are the other mode's, which may serve the address no longer. The next time, those
 // without connections are deleted, and the virtual server if none is left. Not at once: what was on its way when they were listed may be a connection by now.
 func (b *Backend) retireServer(key genl.Key) (left int, err error) {
-	if b.options.excluded(key.At.Addr()) {
-		return 0, nil
-	}
 	v := b.applied.servers[key]
 	list, err := b.kernel.servers.Destinations(key)
-	if err != nil && !errors.Is(err, unix.ESRCH) {
+	if err != nil {
 		return 0, err
 	}
 	for _, d := range list {

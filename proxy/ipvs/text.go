@@ -19,12 +19,7 @@ import (
 func WriteText(w io.Writer, o Options, s *proxy.State) error {
 	o.setDefaults()
 	var b strings.Builder
-	var all []server
-	r := newRenderer(&o, s.Node)
-	for _, service := range s.Services.All() {
-		all = r.render(all, service)
-	}
-	slices.SortFunc(all, func(x, y server) int { return x.Key.Compare(y.Key) })
+	all := newRenderer(&o, s.Node).all(s)
 	addrs := map[netip.Addr]bool{}
 	for _, x := range all {
 		if x.address {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -238,6 +239,48 @@ func TestIncompleteListing(t *testing.T) {
 	}
 	if r, err := b.Apply(t.Context(), s); err != nil || len(r.Rejected) > 0 {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// A NodePort and an address of another Service may come to the same address and port. The address goes first, as in the table, and the NodePort gets it when that goes.
+func TestSameServer(t *testing.T) {
+	byPort := proxytest.NewService("ns/by-port/TCP", proxytest.At(proxy.NodePort, ":30080", proxytest.External), proxytest.On("10.244.1.2:8080"))
+	moved := proxytest.NewService("ns/by-port/TCP", proxytest.At(proxy.NodePort, ":30080", proxytest.External), proxytest.On("10.244.1.4:8080"))
+	byAddress := proxytest.NewService("ns/by-address/TCP", proxytest.At(proxy.ExternalIP, "192.168.50.1:30080", proxytest.External), proxytest.On("10.244.1.3:8080"))
+	states := []*proxy.State{
+		proxytest.NewState(proxy.IPv4), proxytest.NewState(proxy.IPv4, byPort), proxytest.NewState(proxy.IPv4, moved), proxytest.NewState(proxy.IPv4, byAddress),
+		proxytest.NewState(proxy.IPv4, byPort, byAddress), proxytest.NewState(proxy.IPv4, moved, byAddress),
+	}
+	at := key(proxy.TCP, "192.168.50.1:30080")
+	for _, s := range states {
+		s.Node.NodePorts.Addrs = []netip.Addr{at.At.Addr()}
+	}
+	for i, from := range states {
+		for j, to := range states {
+			k := newFakeKernel(proxy.IPv4)
+			k.others[at.At.Addr()] = true
+			b := k.backend(Options{})
+			for _, s := range []*proxy.State{from, to} {
+				if r, err := b.Apply(t.Context(), s); err != nil || len(r.Rejected) > 0 {
+					t.Fatalf("%d to %d: %+v, %v", i, j, r, err)
+				}
+			}
+			want := ""
+			for _, x := range []struct {
+				service *proxy.Service
+				at      string
+			}{{byPort, "10.244.1.2"}, {moved, "10.244.1.4"}, {byAddress, "10.244.1.3"}} { // the last one counts
+				if is, _ := to.Services.Get(x.service.Name); is == x.service {
+					want = "-A -t 192.168.50.1:30080 -s rr\n-a -t 192.168.50.1:30080 -r " + x.at + ":8080 -w 1"
+				}
+			}
+			if d := cmp.Diff(want+"\n", k.dump(false)); d != "" {
+				t.Errorf("%d to %d: -want +got:\n%s", i, j, d)
+			}
+			if damage, err := b.Check(t.Context()); damage != "" || err != nil {
+				t.Errorf("%d to %d: %q, %v", i, j, damage, err)
+			}
+		}
 	}
 }
 
