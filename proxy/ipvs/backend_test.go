@@ -343,6 +343,33 @@ func TestOwnAddress(t *testing.T) {
 	}
 }
 
+// An address of a Service that comes to another interface of the node, or goes from there, is noticed.
+func TestOwnAddressMoves(t *testing.T) {
+	addr := netip.MustParseAddr("192.168.51.9")
+	k := newFakeKernel(proxy.IPv4)
+	b := k.backend(Options{})
+	s := proxytest.NewState(proxy.IPv4, proxytest.NewService("ns/web/TCP", proxytest.At(proxy.ExternalIP, "192.168.51.9:80", proxytest.External), proxytest.On("10.244.1.2:8080")))
+	for _, own := range []bool{false, true, false} {
+		k.others[addr] = own
+		if !own {
+			delete(k.others, addr)
+		}
+		if damage, err := b.Check(t.Context()); err != nil || (damage == "") != (b.applied == nil) {
+			t.Errorf("own %t: %q, %v", own, damage, err)
+		}
+		b.Forget()
+		if _, err := b.Apply(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		if k.addrs[addr] == own {
+			t.Errorf("on another interface: %t, on ours: %t", own, k.addrs[addr])
+		}
+		if damage, err := b.Check(t.Context()); damage != "" || err != nil {
+			t.Errorf("own %t, mended: %q, %v", own, damage, err)
+		}
+	}
+}
+
 // A listing that the kernel calls incomplete is made again, though not for ever; and what the kernel made itself is left out.
 func TestListAddrs(t *testing.T) {
 	list := func(texts ...string) (out []netlink.Addr) {

@@ -31,7 +31,7 @@ func (b *Backend) Check(context.Context) (damage string, err error) {
 }
 
 func (b *Backend) checkAddresses() (string, error) {
-	ours, _, err := b.kernel.device.Addresses()
+	ours, others, err := b.kernel.device.Addresses()
 	if err != nil {
 		return "", err
 	}
@@ -41,6 +41,14 @@ func (b *Backend) checkAddresses() (string, error) {
 	for a := range b.applied.addrs {
 		if !ours[a] {
 			return fmt.Sprintf("interface %s lacks address %s", Device, a), nil
+		}
+	}
+	for a := range b.applied.uses {
+		if others[a] && !b.applied.own[a] {
+			return fmt.Sprintf("address %s of a Service is on another interface, too", a), nil
+		}
+		if !others[a] && b.applied.own[a] {
+			return fmt.Sprintf("address %s of a Service is on no interface any longer", a), nil
 		}
 	}
 	return "", nil
