@@ -18,10 +18,7 @@ import (
 func TestAuto(t *testing.T) {
 	t.Parallel()
 	needSwitchable(t)
-	c := newCluster(t)
-	c.serve("pod-2")
-	web := newService(1, "web")
-	c.set(c.with(web, on("pod-2"))...)
+	c, web := oneService(t)
 	works := func(when string) {
 		t.Helper()
 		c.probe(t, c.bothFamilies(when, c.from(localPod), c.of(web, proxy.ClusterIP), kept("pod-2"))...)

@@ -99,21 +99,6 @@ func (p *process) expect(want map[string]float64) {
 	}
 }
 
-// logged checks that the log has a line with all of the texts.
-func (p *process) logged(texts ...string) {
-	p.t.Helper()
-	for line := range strings.Lines(p.log.String()) {
-		all := true
-		for _, text := range texts {
-			all = all && strings.Contains(line, text)
-		}
-		if all {
-			return
-		}
-	}
-	p.t.Errorf("the log has no line with %q", texts)
-}
-
 // TestConfigReload changes settings while clients connect: what packets meet is what the file says, and nobody is disturbed.
 func TestConfigReload(t *testing.T) {
 	c := newCluster(t)
@@ -211,10 +196,7 @@ func TestConfigReloadOfAddresses(t *testing.T) {
 // TestConfigRefused writes files that cannot be used, and then one that can.
 func TestConfigRefused(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t)
-	c.serve("pod-2")
-	web := newService(1, "web")
-	c.set(c.with(web, on("pod-2"))...)
+	c, web := oneService(t)
 	v := c.mountConfig("")
 	p := c.start(v.arg())
 	works := func(name string) {
@@ -244,9 +226,7 @@ func TestConfigRefused(t *testing.T) {
 // TestConfigTouched writes the file as it is already.
 func TestConfigTouched(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t)
-	c.serve("pod-2")
-	c.set(c.with(newService(1, "web"), on("pod-2"))...)
+	c, _ := oneService(t)
 	v := c.mountConfig("")
 	p := c.start(v.arg())
 	v.set("")
@@ -265,10 +245,7 @@ func TestConfigTouched(t *testing.T) {
 // on working, and a new one has the new value.
 func TestConfigNeedsRestart(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t)
-	c.serve("pod-2")
-	web := newService(1, "web")
-	c.set(c.with(web, on("pod-2"))...)
+	c, web := oneService(t)
 	v := c.mountConfig("")
 	p := c.start(v.arg())
 	v.set("configSyncPeriod: 1m\nnftables: {masqueradeAll: true}\nenableProfiling: true\n")

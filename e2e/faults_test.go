@@ -1,11 +1,9 @@
 package e2e
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -63,26 +61,6 @@ func (b *toolbox) launch(args ...string) *process {
 	return b.c.run(cmd)
 }
 
-// awaitLog waits until the log has a line with all of the texts.
-func (p *process) awaitLog(texts ...string) {
-	p.t.Helper()
-	eventually(p.t, fmt.Sprintf("in the log: %q", texts), func() bool { return p.countLog(texts...) > 0 })
-}
-
-// countLog counts the lines that have all of the texts.
-func (p *process) countLog(texts ...string) (n int) {
-	for line := range strings.Lines(p.log.String()) {
-		all := true
-		for _, text := range texts {
-			all = all && strings.Contains(line, text)
-		}
-		if all {
-			n++
-		}
-	}
-	return n
-}
-
 // Programs that hang: all of them at once, or only when they are given the rules of Services.
 const (
 	hang      = "echo >$seen; exec /bin/sleep 1000\n"
@@ -115,20 +93,20 @@ func TestImpossibleModes(t *testing.T) {
 	works(p, "at first")
 
 	c.label("iptable")
-	p.awaitLog("Node event", "ProxyModeRefused", "the mode stays nftables", `did you mean \"iptables\"?`)
+	p.logged("Node event", "ProxyModeRefused", "the mode stays nftables", `did you mean \"iptables\"?`)
 	works(p, "with a label that is no mode")
 	c.label("iptables")
-	p.awaitLog("Node event", "ProxyModeRefused", "the mode stays nftables", "iptables-nft", "not found", "install iptables")
+	p.logged("Node event", "ProxyModeRefused", "the mode stays nftables", "iptables-nft", "not found", "install iptables")
 	works(p, "without programs")
 	for range 3 {
 		c.label("iptables")
 		works(p, "with the same label")
 	}
-	if got := p.countLog("Node event", "ProxyModeRefused"); got != 2 {
+	if got := p.countLog(0, "Node event", "ProxyModeRefused"); got != 2 {
 		t.Errorf("%d events that a mode is refused, want one for each reason", got)
 	}
 	v.set("mode: iptables\n")
-	p.awaitLog("Node event", "ConfigurationInvalid", "mode: iptables: ", "install iptables")
+	p.logged("Node event", "ConfigurationInvalid", "mode: iptables: ", "install iptables")
 	p.inMode("nftables", "configuration")
 	works(p, "with a file that asks for it, too")
 	v.set("")

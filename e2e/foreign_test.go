@@ -2,11 +2,9 @@ package e2e
 
 import (
 	"fmt"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -66,7 +64,9 @@ func TestForeignPrograms(t *testing.T) {
 		if i < 2 { // its rules stay until those of the next are there
 			continue
 		}
-		c.clean()
+		if got := c.onNode("cleanup"); got.code != 0 {
+			t.Errorf("cleanup: %+v", got)
+		}
 		unchanged("after the cleanup of mode " + mode)
 	}
 }
@@ -87,22 +87,4 @@ func (c *cluster) listings() map[string]string {
 		}
 	}
 	return out
-}
-
-// clean runs turnout cleanup, which must succeed.
-func (c *cluster) clean() {
-	c.t.Helper()
-	path, err := binary()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	p := c.run(exec.Command(path, "cleanup"))
-	select {
-	case <-p.ended:
-	case <-time.After(patience):
-		c.t.Fatalf("the cleanup did not end within %v", patience)
-	}
-	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
-		c.t.Errorf("the cleanup ended with %v:\n%s", p.cmd.ProcessState, p.log)
-	}
 }

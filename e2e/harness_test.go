@@ -304,6 +304,35 @@ func (p *process) behind() string {
 	return ""
 }
 
+// logged waits until the log has a line with all of the texts: what is told of an event is written before or after that shows otherwise, and comes here
+// through a pipe.
+func (p *process) logged(texts ...string) {
+	p.t.Helper()
+	p.loggedSince(0, texts...)
+}
+
+// loggedSince is logged for what was written after so many bytes.
+func (p *process) loggedSince(from int, texts ...string) {
+	p.t.Helper()
+	eventually(p.t, fmt.Sprintf("in the log: %q", texts), func() bool { return p.countLog(from, texts...) > 0 })
+}
+
+// countLog counts the lines after so many bytes that have all of the texts.
+func (p *process) countLog(from int, texts ...string) (n int) {
+	for line := range strings.Lines(p.log.String()[from:]) {
+		if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
+			n++
+		}
+	}
+	return n
+}
+
+// warned waits for a warning with a text.
+func (p *process) warned(text string) {
+	p.t.Helper()
+	p.logged("warning=", text)
+}
+
 // logBuffer keeps what a process writes.
 type logBuffer struct {
 	mu   sync.Mutex // guards text

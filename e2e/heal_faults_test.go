@@ -54,7 +54,7 @@ func TestSyscallErrors(t *testing.T) {
 		was, next, logged := pods[i%2], pods[(i+1)%2], len(p.log.String())
 		stop := p.injectErrors(strace, errno)
 		c.webOn(next)
-		eventually(t, "a sync fails with "+errno, func() bool { return strings.Contains(p.log.String()[logged:], "Sync failed") })
+		p.loggedSince(logged, "Sync failed")
 		p.alive("with " + errno)
 		c.leads("with "+errno, was)
 		stop()
@@ -63,20 +63,35 @@ func TestSyscallErrors(t *testing.T) {
 	}
 }
 
-// injectErrors attaches strace to the proxy, whose messages to the kernel then fail. The function ends that. A process that starts others while strace leaves it may
-// be stopped for good, so this is for mode nftables only.
+// injectErrors attaches strace to the proxy, whose messages to the kernel fail when this returns. The function ends that. A process that starts others while strace
+// leaves it may be stopped for good, so this is for mode nftables only.
 func (p *process) injectErrors(strace, errno string) (stop func()) {
 	p.t.Helper()
 	cmd := exec.Command(strace, "-f", "-qq", "-p", fmt.Sprint(p.cmd.Process.Pid), "-o", os.DevNull, "-e", "trace=sendto,sendmsg", "-e", "inject=sendto,sendmsg:error="+errno)
 	if err := p.Node().Start(cmd); err != nil {
 		p.t.Fatal(err)
 	}
+	eventually(p.t, "all threads are traced", p.traced)
 	return func() {
 		_ = cmd.Process.Signal(unix.SIGTERM) // has it leave the proxy alone
 		kill := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 		defer kill.Stop()
 		_ = cmd.Wait() // how it ended is of no interest
 	}
+}
+
+// traced tells whether all threads of the proxy have a tracer.
+func (p *process) traced() bool {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.cmd.Process.Pid))
+	if err != nil || len(files) == 0 {
+		return false
+	}
+	for _, file := range files {
+		if status, err := os.ReadFile(file); err != nil || strings.Contains(string(status), "\nTracerPid:\t0\n") {
+			return false
+		}
+	}
+	return true
 }
 
 // TestLockHeld has another process hold the lock of iptables-legacy for longer than its programs wait for it: the proxy lives on, says who holds it, and follows as
@@ -100,7 +115,6 @@ func TestLockHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.webOn("pod-2")
-	eventually(t, "the lock is told", func() bool { return strings.Contains(p.log.String(), "did not get its lock") })
 	p.logged("Sync failed", "did not get its lock", fmt.Sprintf("it is held by process %d (", os.Getpid()), "fuser")
 	p.alive("while the lock is held")
 	c.leads("while the lock is held", "pod-1")
@@ -156,10 +170,7 @@ func TestBrokenProgramsOfIptables(t *testing.T) {
 				was, next, logged := pods[i%2], pods[(i+1)%2], len(p.log.String())
 				writeFile(t, broken, how.script+"\n")
 				c.webOn(next)
-				eventually(t, how.name+" is told", func() bool { return strings.Contains(p.log.String()[logged:], "Sync failed") })
-				if l := p.log.String()[logged:]; !strings.Contains(l, how.says) {
-					t.Errorf("%s: the log has no %q:\n%s", how.name, how.says, l)
-				}
+				p.loggedSince(logged, "Sync failed", how.says)
 				p.alive(how.name)
 				c.leads(how.name, was)
 				if err := os.Remove(broken); err != nil {

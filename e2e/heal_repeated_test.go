@@ -23,7 +23,11 @@ func TestHealRepeated(t *testing.T) {
 	c.set(c.stock("pod-1")...)
 	p := c.start()
 	before, start, used := bothListings(n), time.Now(), p.processorTime()
-	for time.Since(start) < lasting {
+	few := func() bool { // repairs: a busy machine gets the time
+		repairs := p.repairs()
+		return min(repairs[proxy.IPv4], repairs[proxy.IPv6]) < 3 && time.Since(start) < patience
+	}
+	for time.Since(start) < lasting || few() {
 		n.load("add table ip kube-proxy; delete table ip kube-proxy; add table ip6 kube-proxy; delete table ip6 kube-proxy")
 		if answer, err := p.get("127.0.0.1:10256", "/livez"); err != nil || answer.status != http.StatusOK {
 			t.Fatalf("/livez: %+v, %v", answer, err)

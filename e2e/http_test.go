@@ -1,11 +1,9 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -28,16 +26,7 @@ func (p *process) get(address, path string) (*response, error) {
 
 // fetch makes an HTTP request from a host of the lab.
 func fetch(from *lab.Host, method, address, path string, header http.Header) (*response, error) {
-	transport := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, address string) (conn net.Conn, err error) {
-			inside := from.Do(func() error {
-				conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
-				return err
-			})
-			return conn, inside
-		},
-	}
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: from.DialContext}
 	request, err := http.NewRequest(method, "http://"+address+path, nil)
 	if err != nil {
 		return nil, err

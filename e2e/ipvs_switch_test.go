@@ -99,7 +99,7 @@ func TestSwitchIPVS(t *testing.T) {
 			p.stop()
 		}
 		p = c.startIn(mode)
-		c.rulesOnlyOf(mode)
+		c.hasOnly(mode)
 		c.flowsIn(&flows)
 		s.churn(200*time.Millisecond, p.follow)
 	}
@@ -119,7 +119,7 @@ func TestSwitchIPVS(t *testing.T) {
 func (c *cluster) startIn(mode string) *process {
 	c.t.Helper()
 	name, _, _ := strings.Cut(mode, "-")
-	c.hintVariant("nft")
+	c.hint("nft")
 	p := c.launch("--proxy-mode="+name, "--nodeport-addresses=primary", shortLived)
 	p.follow()
 	return p
@@ -140,7 +140,8 @@ func (c *cluster) noneLeft() {
 	})
 }
 
-// TestSwitchIPVSLive changes modes by the Node's label while the proxy runs: to ipvs, away while connections through it live, and back before they end.
+// TestSwitchIPVSLive changes modes by the Node's label while the proxy runs: from each other mode to ipvs, away while connections through it live, and back before
+// they end.
 func TestSwitchIPVSLive(t *testing.T) {
 	needsIPVS(t)
 	needs(t, "nft", "iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy", "ip")
@@ -150,8 +151,8 @@ func TestSwitchIPVSLive(t *testing.T) {
 	p := c.startIn("nftables")
 	s := c.open()
 	var flows []*lab.Flow
-	for _, mode := range []string{"ipvs", "nftables", "ipvs", "iptables", ""} {
-		c.set(c.labeled(mode))
+	for _, mode := range []string{"ipvs", "nftables", "ipvs", "iptables", "ipvs", ""} {
+		c.label(mode)
 		if mode == "" {
 			mode = "nftables" // what the flag says
 		}
@@ -160,7 +161,7 @@ func TestSwitchIPVSLive(t *testing.T) {
 			got, err := p.get(metricsServer, "/proxyMode")
 			return err == nil && got.body == mode
 		})
-		c.rulesOnlyOf(strings.Replace(mode, "iptables", "iptables-nft", 1))
+		c.hasOnly(strings.Replace(mode, "iptables", "iptables-nft", 1))
 		c.flowsIn(&flows)
 		s.churn(200*time.Millisecond, p.follow)
 	}

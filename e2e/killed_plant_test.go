@@ -12,20 +12,25 @@ import (
 	"turnout/proxy"
 )
 
-// loadKubeProxy leaves the rules that kube-proxy in mode iptables makes for the load-balancer address of the Service web, with one endpoint.
-func (c *cluster) loadKubeProxy(variant string, f proxy.Family, endpoint string) {
-	c.t.Helper()
+// rulesOfKubeProxy are the rules that kube-proxy in mode iptables makes for the load-balancer address of the Service web, with one endpoint, and those of others.
+func (c *cluster) rulesOfKubeProxy(f proxy.Family, endpoint string) string {
 	web := newService(1, "web")
 	to := c.address(web, proxy.LoadBalancerIP, f, proxy.TCP)
+	return strings.NewReplacer("$VIP", to.Addr().String(), "$PORT", fmt.Sprint(to.Port()),
+		"$CLUSTERIP", c.address(web, proxy.ClusterIP, f, proxy.TCP).Addr().String(),
+		"$TARGET", netip.AddrPortFrom(c.Host(endpoint).Addr(f), endpointPort).String()).Replace(iptablesRules)
+}
+
+// loadKubeProxy leaves these rules without those of others.
+func (c *cluster) loadKubeProxy(variant string, f proxy.Family, endpoint string) {
+	c.t.Helper()
 	var rules string
-	for line := range strings.Lines(iptablesRules) {
+	for line := range strings.Lines(c.rulesOfKubeProxy(f, endpoint)) {
 		if !ofOthers.MatchString(line) {
 			rules += line
 		}
 	}
-	c.restore(variant, f, strings.NewReplacer("$VIP", to.Addr().String(), "$PORT", fmt.Sprint(to.Port()),
-		"$CLUSTERIP", c.address(web, proxy.ClusterIP, f, proxy.TCP).Addr().String(),
-		"$TARGET", netip.AddrPortFrom(c.Host(endpoint).Addr(f), endpointPort).String()).Replace(rules))
+	c.restore(variant, f, rules)
 }
 
 // ofOthers are the lines of iptablesRules that are not kube-proxy's.

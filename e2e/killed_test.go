@@ -44,9 +44,6 @@ type victim struct {
 // TestKilledAnywhere kills the proxy at random moments while it starts, follows changes, changes modes and removes what kube-proxy left. Each
 // time the rules of each mode must be the old ones or the new ones: whole, and gone only when another mode's serve. Clients never notice.
 func TestKilledAnywhere(t *testing.T) {
-	if *modeFlag != "nftables" {
-		t.Skip("runs in mode nftables only")
-	}
 	t.Parallel()
 	c := newCluster(t)
 	v := &victim{cluster: c, modes: c.switchable(), rng: rand.New(rand.NewPCG(*killedSeed, 0)), seen: map[string]int{}}
@@ -100,9 +97,9 @@ func (v *victim) round() error {
 	}
 	if _, variant, _ := strings.Cut(v.mode, "-"); variant != "" && variant != v.hinted {
 		v.hinted = variant
-		v.hintVariant(variant)
+		v.hint(variant)
 	}
-	v.set(v.labeled(""))
+	v.label("")
 	v.running = ""
 	p, longest := v.launchMode(v.mode), v.longest
 	if changing {
@@ -113,7 +110,7 @@ func (v *victim) round() error {
 		if to := v.another(); to != "" && v.rng.IntN(2) == 0 {
 			v.mode, changing = to, false
 			name, _, _ := strings.Cut(to, "-")
-			v.set(v.labeled(name))
+			v.label(name)
 			v.seen["while it runs"]++
 		} else {
 			v.set(v.shuffled()...)
@@ -270,9 +267,9 @@ func (v *victim) plantKubeProxy() {
 // endsIn starts the proxy once more: then there are only the rules of its mode, as asked for.
 func (v *victim) endsIn(mode string) {
 	v.t.Helper()
-	v.set(v.labeled(""))
+	v.label("")
 	p := v.startMode(mode)
-	v.rulesOnlyOf(mode)
+	v.hasOnly(mode)
 	now, err := v.routings()
 	if err != nil {
 		v.t.Fatal(err)
@@ -290,9 +287,6 @@ func (v *victim) endsIn(mode string) {
 
 // TestKilledCanFail spoils rules: what TestKilledAnywhere judges by must tell.
 func TestKilledCanFail(t *testing.T) {
-	if *modeFlag != "nftables" {
-		t.Skip("runs in mode nftables only")
-	}
 	t.Parallel()
 	c := newCluster(t)
 	c.switchable()

@@ -21,11 +21,16 @@ const modeLabel = "turnout/proxy-mode"
 // label changes what the label of the own Node asks for; "" takes the label away.
 func (c *cluster) label(mode string) {
 	c.t.Helper()
+	c.set(c.labeled(mode))
+}
+
+// labeled is the own Node with the label that asks for a mode; without one if that is "".
+func (c *cluster) labeled(mode string) *v1.Node {
 	n := objects.Node(c.Cluster)
 	if mode != "" {
 		n.Labels[modeLabel] = mode
 	}
-	c.set(n)
+	return n
 }
 
 // modeSeries are the samples of the metric that tells the mode.
@@ -114,7 +119,7 @@ func (c *cluster) passBy(dns *v1.Service) *passersby {
 // judge ends everything: nothing failed or broke, and who connected was seen by its own address or by the node's, as in each of the modes.
 func (s *passersby) judge() {
 	s.t.Helper()
-	reports := []lab.LoadReport{s.unchanged.judge(), s.masked.judge()}
+	reports := []lab.ClientsReport{s.unchanged.judge(), s.masked.judge()}
 	for _, l := range s.loads {
 		reports = append(reports, l.judge())
 	}
@@ -174,10 +179,7 @@ func TestLabel(t *testing.T) {
 func TestLabelAtStart(t *testing.T) {
 	t.Parallel()
 	needSwitchable(t)
-	c := newCluster(t)
-	c.serve("pod-2")
-	web := newService(1, "web")
-	c.set(c.with(web, on("pod-2"))...)
+	c, web := oneService(t)
 	c.hint("legacy")
 	c.label("iptables")
 	p := c.start()

@@ -10,8 +10,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"turnout/proxy/proxytest/objects"
 )
 
 // TestMetricsOfIptables compares the metrics of mode iptables with the kernel, in both variants, and has them go when another mode is in use.
@@ -45,9 +43,7 @@ func TestMetricsOfIptables(t *testing.T) {
 				t.Log("the kernel or the programs cannot count packets")
 			}
 
-			n := objects.Node(c.Cluster)
-			n.Labels["turnout/proxy-mode"] = "nftables"
-			c.set(n)
+			c.label("nftables")
 			eventually(t, "only metrics of mode nftables are there", func() bool {
 				names := p.namesOfModes()
 				return slices.Equal(names, []string{"kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total", "kubeproxy_sync_proxy_rules_nftables_sync_failures_total"})
@@ -130,7 +126,5 @@ func (p *process) countInvalid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(map[string]float64{"": packets}, p.series(dropped)); diff != "" {
-		t.Errorf("%s: -want +got:\n%s", dropped, diff)
-	}
+	eventually(t, "all packets are counted", func() bool { return p.series(dropped)[""] == packets })
 }

@@ -73,7 +73,7 @@ func TestOtherModes(t *testing.T) {
 			if _, err := exec.LookPath(mode); err != nil {
 				t.Skipf("needs the command %s: %v", mode, err)
 			}
-			cmd := exec.Command(os.Args[0], "-traffic", "-mode="+mode, "-binary="+binary, "-hitless.for=2s", "-test.timeout=10m") // changes take longer there
+			cmd := exec.Command(os.Args[0], "-traffic", "-mode="+mode, "-binary="+binary, "-hitless.for=2s", "-test.timeout=15m") // changes take longer there
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}

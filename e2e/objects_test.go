@@ -3,14 +3,16 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
-	"strings"
+	"testing"
 
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"turnout/proxy"
+	"turnout/proxy/proxytest"
 	"turnout/proxy/proxytest/lab"
+	"turnout/proxy/proxytest/objects"
 )
 
 // endpointPort is where pods serve, by every protocol.
@@ -19,8 +21,10 @@ const endpointPort = 8080
 // The ports of every Service that newService makes.
 var ports = map[proxy.Protocol]int32{proxy.TCP: 80, proxy.UDP: 53, proxy.SCTP: 90}
 
-// part changes a Service in the making.
-type part func(*v1.Service)
+// What changes a Service in the making.
+type part = objects.Part
+
+var internalLocal, externalLocal, sourceRanges = objects.InternalLocal, objects.ExternalLocal, objects.SourceRanges
 
 // newService makes the i-th Service, 0 < i < 50: dual-stack, of type LoadBalancer, with a ClusterIP, an external IP, a load-balancer
 // IP and node ports of its own.
@@ -42,18 +46,6 @@ func newService(i int, name string, parts ...part) *v1.Service {
 		part(s)
 	}
 	return s
-}
-
-func internalLocal(s *v1.Service) {
-	s.Spec.InternalTrafficPolicy = new(v1.ServiceInternalTrafficPolicyLocal)
-}
-
-func externalLocal(s *v1.Service) {
-	s.Spec.ExternalTrafficPolicy = v1.ServiceExternalTrafficPolicyLocal
-}
-
-func sourceRanges(ranges ...string) part {
-	return func(s *v1.Service) { s.Spec.LoadBalancerSourceRanges = ranges }
 }
 
 func sticky(seconds int32) part {
@@ -89,26 +81,14 @@ func clusterIP(s *v1.Service) {
 	}
 }
 
-// edit changes an endpoint in the making.
-type edit func(*discovery.Endpoint)
+// pod is a pod, or a node whose pod uses the host's network, as an endpoint that is ready unless an edit says otherwise.
+type pod = objects.At
 
-// pod is a pod, or a node whose pod uses the host's network, as an endpoint that is ready.
-type pod struct {
-	name  string
-	edits []edit
-}
+var on = objects.On
 
-func on(name string, edits ...edit) pod { return pod{name, edits} }
+var notReady, terminating = objects.Conditions(false, false, false), objects.Conditions(false, true, true)
 
-func notReady(e *discovery.Endpoint) {
-	e.Conditions = discovery.EndpointConditions{Ready: new(false), Serving: new(false), Terminating: new(false)}
-}
-
-func terminating(e *discovery.Endpoint) {
-	e.Conditions = discovery.EndpointConditions{Ready: new(false), Serving: new(true), Terminating: new(true)}
-}
-
-func forZone(zone string) edit {
+func forZone(zone string) objects.Edit {
 	return func(e *discovery.Endpoint) {
 		if e.Hints == nil {
 			e.Hints = &discovery.EndpointHints{}
@@ -117,7 +97,7 @@ func forZone(zone string) edit {
 	}
 }
 
-func forNode(node string) edit {
+func forNode(node string) objects.Edit {
 	return func(e *discovery.Endpoint) {
 		if e.Hints == nil {
 			e.Hints = &discovery.EndpointHints{}
@@ -128,30 +108,22 @@ func forNode(node string) edit {
 
 // endpoints are the two EndpointSlices of a Service, one of each family, with some pods. Without any they are empty.
 func (c *cluster) endpoints(s *v1.Service, pods ...pod) []metav1.Object {
-	var out []metav1.Object
-	for _, f := range proxy.Families {
-		e := &discovery.EndpointSlice{AddressType: discovery.AddressType(f.String())}
-		e.Namespace, e.Name = s.Namespace, s.Name+"-"+strings.ToLower(f.String())
-		e.Labels = map[string]string{discovery.LabelServiceName: s.Name}
-		for _, p := range s.Spec.Ports {
-			e.Ports = append(e.Ports, discovery.EndpointPort{Name: new(p.Name), Protocol: new(p.Protocol), Port: new(int32(endpointPort))})
-		}
-		for _, p := range pods {
-			h := c.Host(p.name)
-			endpoint := discovery.Endpoint{Addresses: []string{h.Addr(f).String()}, NodeName: new(h.Node)}
-			for _, edit := range p.edits {
-				edit(&endpoint)
-			}
-			e.Endpoints = append(e.Endpoints, endpoint)
-		}
-		out = append(out, e)
-	}
-	return out
+	host := func(name string) *proxytest.Host { return &c.Host(name).Host }
+	return objects.EndpointSlices(s, host, func(int) int32 { return endpointPort }, pods...)
 }
 
 // with is a Service and its EndpointSlices.
 func (c *cluster) with(s *v1.Service, pods ...pod) []metav1.Object {
 	return append(c.endpoints(s, pods...), s)
+}
+
+// oneService is a cluster with the Service web, whose one endpoint is on pod-2 and serves.
+func oneService(t *testing.T) (*cluster, *v1.Service) {
+	t.Helper()
+	c, web := newCluster(t), newService(1, "web")
+	c.serve("pod-2")
+	c.set(c.with(web, on("pod-2"))...)
+	return c, web
 }
 
 // serve has hosts answer on endpointPort; it is what every endpoint in the manifests does.
@@ -168,31 +140,11 @@ func (c *cluster) serve(names ...string) {
 
 // address is where a Service is reached: at its address of a kind and family, or at the node's for NodePorts.
 func (c *cluster) address(s *v1.Service, k proxy.Kind, f proxy.Family, p proxy.Protocol) netip.AddrPort {
-	port := ports[p]
-	var texts []string
-	switch k {
-	case proxy.ClusterIP:
-		texts = s.Spec.ClusterIPs
-	case proxy.ExternalIP:
-		texts = s.Spec.ExternalIPs
-	case proxy.LoadBalancerIP:
-		for _, ingress := range s.Status.LoadBalancer.Ingress {
-			texts = append(texts, ingress.IP)
-		}
-	case proxy.NodePort:
-		texts = []string{c.Node().Addr(f).String()}
-		for _, sp := range s.Spec.Ports {
-			if string(sp.Protocol) == p.String() {
-				port = sp.NodePort
-			}
-		}
+	to := objects.Address(s, k, f, p, c.Node().Addr(f))
+	if !to.IsValid() {
+		panic(fmt.Sprintf("%s has no %s %s", s.Name, f, k))
 	}
-	for _, text := range texts {
-		if a := netip.MustParseAddr(text); proxy.FamilyOf(a) == f {
-			return netip.AddrPortFrom(a, uint16(port))
-		}
-	}
-	panic(fmt.Sprintf("%s has no %s %s", s.Name, f, k))
+	return to
 }
 
 // client is who connects: a host by its first address of the family, or by another one.

@@ -3,7 +3,6 @@ package e2e
 import (
 	"encoding/json"
 	"net/http"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -95,12 +94,8 @@ func flagz(t *testing.T, p *process) {
 	}
 }
 
-// samples checks metrics whose values are known.
+// samples waits for metrics whose values are known: they follow soon after the kernel.
 func samples(t *testing.T, p *process) {
-	got, err := p.metrics()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, want := range map[string]float64{
 		`turnout_services{ip_family="IPv4"}`:                                            4, // with the mark of the harness
 		`turnout_services{ip_family="IPv6"}`:                                            4,
@@ -113,9 +108,11 @@ func samples(t *testing.T, p *process) {
 		`kubeproxy_sync_proxy_rules_service_changes_pending`:                            0,
 		`kubernetes_feature_enabled{name="AllowServiceExternalIPs",stage="DEPRECATED"}`: 1,
 	} {
-		if value, ok := got[name]; !ok || value != want {
-			t.Errorf("%s is %v (present: %t), want %v", name, value, ok, want)
-		}
+		p.until(name, want)
+	}
+	got, err := p.metrics()
+	if err != nil {
+		t.Fatal(err)
 	}
 	if got[`kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv6"}`] < 1 {
 		t.Error("no sync of IPv6 was measured")
@@ -213,10 +210,7 @@ func TestOtherAddresses(t *testing.T) {
 // TestStop leaves the rules in place: Services are served while no proxy runs.
 func TestStop(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t)
-	c.serve("pod-2")
-	s := newService(1, "web")
-	c.set(c.with(s, on("pod-2"))...)
+	c, s := oneService(t)
 	p := c.start()
 	p.stop()
 	var probes []probe
@@ -225,15 +219,7 @@ func TestStop(t *testing.T) {
 	}
 	c.probe(t, probes...)
 	t.Run("cleanup", func(t *testing.T) {
-		path, err := binary()
-		if err != nil {
-			t.Fatal(err)
-		}
-		clean := c.run(exec.Command(path, "--cleanup"))
-		<-clean.ended
-		if code := clean.cmd.ProcessState.ExitCode(); code != 0 {
-			t.Errorf("ended with %v", clean.cmd.ProcessState)
-		}
+		c.cleanUp()
 		c.check(t, c.from(outside), probes[0].protocol, c.of(s, everyKind[1])(4), refused)
 	})
 }

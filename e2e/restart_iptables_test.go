@@ -1,12 +1,8 @@
 package e2e
 
 import (
-	"fmt"
-	"net/netip"
-	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"turnout/proxy"
 	"turnout/proxy/proxytest/lab"
@@ -59,26 +55,24 @@ COMMIT
 func TestTakeOverFromIptables(t *testing.T) {
 	c := newCluster(t)
 	n := newNft(t, c.Node())
+	needs(t, "iptables-nft-restore", "ip6tables-nft-restore")
 	c.serve(c.allPods()...)
 	c.set(c.stock("pod-1")...)
 	web := newService(1, "web")
 	var loads []*load
 	for _, f := range proxy.Families {
 		to := c.address(web, proxy.LoadBalancerIP, f, proxy.TCP)
-		loadIptables(t, c.Node(), f, strings.NewReplacer("$VIP", to.Addr().String(), "$PORT", fmt.Sprint(to.Port()),
-			"$CLUSTERIP", c.address(web, proxy.ClusterIP, f, proxy.TCP).Addr().String(),
-			"$TARGET", netip.AddrPortFrom(c.Host("pod-4").Addr(f), endpointPort).String()).Replace(iptablesRules))
+		c.restore("nft", f, c.rulesOfKubeProxy(f, "pod-4"))
 		loads = append(loads, startLoad(t, c.Client(), proxy.TCP, to, lab.LoadOptions{Parallel: 2}))
 	}
-	time.Sleep(100 * time.Millisecond)
+	for _, l := range loads {
+		l.goesOn(10)
+	}
 	c.start()
 	left := func() string { return n.run("list", "ruleset") }
-	for end := time.Now().Add(longTimeout); strings.Contains(left(), "KUBE-SVC-") || strings.Contains(left(), "KUBE-PROXY-CANARY"); {
-		if time.Now().After(end) {
-			t.Fatalf("rules of kube-proxy are left:\n%s", left())
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	eventually(t, "rules of kube-proxy gone", func() bool {
+		return !strings.Contains(left(), "KUBE-SVC-") && !strings.Contains(left(), "KUBE-PROXY-CANARY")
+	})
 	for _, name := range []string{"KUBE-SERVICES", "KUBE-POSTROUTING", "KUBE-FORWARD", "KUBE-MARK-MASQ"} {
 		if strings.Contains(left(), name) {
 			t.Errorf("%s is left", name)
@@ -89,8 +83,8 @@ func TestTakeOverFromIptables(t *testing.T) {
 			t.Errorf("%q stands %d times in the rules, want %d:\n%s", name, got, count, left())
 		}
 	}
-	time.Sleep(100 * time.Millisecond)
 	for i, f := range proxy.Families {
+		loads[i].goesOn(40) // of which chance leads all to the same one of two servers once in 2^39 times
 		r := loads[i].judge()
 		for _, server := range []string{"pod-4", "pod-1", "pod-2"} {
 			if r.Servers[server] == 0 {
@@ -107,27 +101,5 @@ func TestTakeOverFromIptables(t *testing.T) {
 		if got := c.Node().Dial(proxy.TCP, cluster, lab.DialOptions{Timeout: longTimeout}); got.Result != lab.Connected {
 			t.Errorf("%s: %s, which the old rules rejected", cluster, got)
 		}
-	}
-}
-
-// loadIptables has iptables-restore take rules; it skips the test if there is none.
-func loadIptables(t *testing.T, host *lab.Host, f proxy.Family, rules string) {
-	t.Helper()
-	name := "iptables-nft-restore"
-	if f == proxy.IPv6 {
-		name = "ip6tables-nft-restore"
-	}
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Skipf("needs the command %s: %v", name, err)
-	}
-	var out strings.Builder
-	cmd := exec.Command(path, "--noflush")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(rules), &out, &out
-	if err = host.Start(cmd); err == nil {
-		err = cmd.Wait()
-	}
-	if err != nil {
-		t.Fatalf("%s: %v: %s", name, err, out.String())
 	}
 }

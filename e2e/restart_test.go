@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
@@ -114,7 +113,9 @@ func TestRestartStopped(t *testing.T) {
 	if diff := cmp.Diff(before, bothListings(n)); diff != "" {
 		t.Errorf("stopping changed the tables (-before +after):\n%s", diff)
 	}
-	time.Sleep(100 * time.Millisecond)
+	for _, l := range s.loads {
+		l.goesOn(10)
+	}
 	c.start()
 	if now := n.handle(); now != table {
 		t.Errorf("the table was %s, now it is %s: it was replaced without need", table, now)
@@ -169,18 +170,8 @@ func TestCleanup(t *testing.T) {
 // cleanUp runs the binary with --cleanup, which must succeed.
 func (c *cluster) cleanUp() {
 	c.t.Helper()
-	path, err := binary()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	p := c.run(exec.Command(path, "--cleanup"))
-	select {
-	case <-p.ended:
-	case <-time.After(patience):
-		c.t.Fatalf("--cleanup did not end within %v", patience)
-	}
-	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
-		c.t.Errorf("--cleanup ended with %v", p.cmd.ProcessState)
+	if got := c.onNode("--cleanup"); got.code != 0 {
+		c.t.Errorf("--cleanup: %+v", got)
 	}
 }
 

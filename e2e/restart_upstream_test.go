@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"turnout/proxy"
 	"turnout/proxy/proxytest/lab"
@@ -88,17 +87,22 @@ func TestTakeOver(t *testing.T) {
 				n.load(texts[len(texts)-1])
 				loads = append(loads, startLoad(t, c.Client(), proxy.TCP, to, lab.LoadOptions{Parallel: 2}))
 			}
+			for _, l := range loads {
+				l.goesOn(10)
+			}
 			p := c.start()
 			for _, family := range []string{"ip", "ip6"} {
 				if l := n.listing(family); strings.Contains(l, "service-ips") || strings.Contains(l, "filter-forward") {
 					t.Errorf("the table has parts of the other proxy:\n%s", l)
 				}
 			}
-			time.Sleep(100 * time.Millisecond)
+			for _, l := range loads {
+				l.goesOn(40) // of which chance leads all to the same one of two servers once in 2^39 times
+			}
 			p.stop()
 			for i, f := range proxy.Families {
 				n.load(texts[i])
-				time.Sleep(100 * time.Millisecond)
+				loads[i].goesOn(10)
 				r := loads[i].judge()
 				for _, server := range []string{"pod-4", "pod-1", "pod-2"} {
 					if r.Servers[server] == 0 {

@@ -3,11 +3,9 @@ package e2e
 import (
 	"flag"
 	"slices"
-	"time"
 
 	"turnout/proxy"
 	"turnout/proxy/proxytest"
-	"turnout/proxy/proxytest/lab"
 )
 
 // slow is for machines such as those that emulate their processor: waits and loads last as many times longer, and as many times fewer packets are under way at
@@ -28,13 +26,4 @@ func (c *cluster) verifySlowly(s *proxy.State, packets []proxytest.Packet) (errs
 		}
 	}
 	return errs
-}
-
-// standstill is how many SYNs may have been sent again because a slow machine stood still for longer than the second after which that is done, as
-// the connection that stays open saw it. What a change loses would be many more: it meets all clients, each time.
-func standstill(r lab.LoadReport, flow lab.FlowReport) int {
-	if *slow <= 1 || flow.Slowest < time.Second {
-		return 0
-	}
-	return 1 + r.OK/1000
 }

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,9 +15,6 @@ import (
 // TestSwitchBack goes from mode iptables to mode nftables and back, with the proxy stopped in between, as one who tries mode nftables: each time the
 // Services are served as asked for, and at the end there is no table of mode nftables.
 func TestSwitchBack(t *testing.T) {
-	if *modeFlag != "nftables" {
-		t.Skip("runs in mode nftables only")
-	}
 	for _, variant := range []string{"nft", "legacy"} {
 		t.Run("iptables-"+variant, func(t *testing.T) {
 			t.Parallel()
@@ -28,7 +24,7 @@ func TestSwitchBack(t *testing.T) {
 			c.set(c.stock("pod-1", "pod-5")...)
 			for _, mode := range []string{"iptables-" + variant, "nftables", "iptables-" + variant} {
 				p := c.startMode(mode)
-				c.rulesOnlyOf(mode)
+				c.hasOnly(mode)
 				p.stop()
 				c.verify(mode)
 			}
@@ -65,41 +61,19 @@ func (c *cluster) verify(mode string) {
 // TestCleanupBeforeOlder removes mode nftables by its cleanup, as before a downgrade to a kube-proxy that knows nothing of its tables: nothing is left at
 // any hook, and rules that such a kube-proxy makes are the only ones.
 func TestCleanupBeforeOlder(t *testing.T) {
-	if *modeFlag != "nftables" {
-		t.Skip("runs in mode nftables only")
-	}
 	t.Parallel()
-	c := newCluster(t)
-	c.switchable()
-	c.serve(c.allPods()...)
-	c.set(c.stock("pod-1")...)
-	c.startMode("nftables").stop()
+	c := stopped(t)
 	if ours := c.hooked(); len(ours) == 0 {
 		t.Error("no chain of mode nftables is at a hook, or it is not found")
 	}
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	clean := c.run(exec.Command(path, "cleanup", "--mode", "nftables"))
-	<-clean.ended
-	if code := clean.cmd.ProcessState.ExitCode(); code != 0 || !strings.Contains(clean.log.String(), "removed table: ip6 kube-proxy") {
-		t.Errorf("cleanup ended with %v: %s", clean.cmd.ProcessState, clean.log)
-	}
+	c.onNode("cleanup", "--mode", "nftables").want(t, 0, "removed table: ip6 kube-proxy")
 	if ours := c.hooked(); len(ours) > 0 {
 		t.Errorf("still at hooks: %v", ours)
 	}
 	for _, f := range proxy.Families {
 		c.loadKubeProxy("nft", f, oldEndpoint)
 	}
-	for _, f := range proxy.Families {
-		for range 30 {
-			got := c.Client().Dial(proxy.TCP, c.webVIP(f), lab.DialOptions{Timeout: longTimeout})
-			if got.Result != lab.Connected || got.Server != oldEndpoint || got.SeenSource != c.gateway(oldEndpoint, f) {
-				t.Errorf("%s: %s; want only the endpoint of the older kube-proxy", f, got)
-			}
-		}
-	}
+	c.vipFromNode(oldEndpoint)
 	c.translatedOnce(t)
 }
 

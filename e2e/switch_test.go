@@ -7,18 +7,12 @@ import (
 	"testing"
 	"time"
 
-	v1 "k8s.io/api/core/v1"
-
 	"turnout/proxy/ipvs/genl"
-	"turnout/proxy/proxytest/objects"
 )
 
 // TestSwitchModes restarts the proxy in another mode, from each to each, while clients connect and long connections live: the new mode's rules
 // are there before the old one's go, and no connection fails. At the end of each step only the new mode has rules.
 func TestSwitchModes(t *testing.T) {
-	if *modeFlag != "nftables" {
-		t.Skip("runs in mode nftables only")
-	}
 	c := newCluster(t)
 	modes := c.switchable()
 	c.serve(c.allPods()...)
@@ -34,7 +28,7 @@ func TestSwitchModes(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond)
 		p = c.startMode(mode)
-		c.rulesOnlyOf(mode)
+		c.hasOnly(mode)
 		s.churn(200*time.Millisecond, p.follow)
 	}
 	s.judge()
@@ -46,12 +40,6 @@ func (s *shop) judge() {
 	for _, l := range append(slices.Clone(s.loads), s.sticky...) {
 		l.judge()
 	}
-}
-
-// rulesOnlyOf waits until only one mode has rules.
-func (c *cluster) rulesOnlyOf(mode string) {
-	c.t.Helper()
-	eventually(c.t, "only mode "+mode+" has rules", func() bool { return slices.Equal(c.modesInKernel(), []string{mode}) })
 }
 
 // eachPair is a walk in which each ordered pair of modes comes once.
@@ -74,23 +62,10 @@ func eachPair(modes []string) []string {
 	return walk
 }
 
-// labeled is the own Node with the label that asks for a mode; without one if that is "".
-func (c *cluster) labeled(mode string) *v1.Node {
-	n := objects.Node(c.Cluster)
-	if mode != "" {
-		n.Labels["turnout/proxy-mode"] = mode
-	}
-	return n
-}
-
-// switchable are the modes that the machine can have, or skips the test if a command is missing by which they are told apart.
+// switchable are the modes that the machine can have, or skips the test if they cannot be told apart here.
 func (c *cluster) switchable() []string {
 	c.t.Helper()
-	for _, name := range []string{"iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy", "nft"} {
-		if _, err := exec.LookPath(name); err != nil {
-			c.t.Skipf("needs the command %s: %v", name, err)
-		}
-	}
+	needSwitchable(c.t)
 	modes := []string{"nftables", "iptables-nft", "iptables-legacy"}
 	if lacksIPVS() == nil {
 		modes = append(modes, "ipvs")
@@ -102,7 +77,7 @@ func (c *cluster) switchable() []string {
 func (c *cluster) startMode(mode string) *process {
 	c.t.Helper()
 	_, variant, _ := strings.Cut(mode, "-")
-	c.hintVariant(variant)
+	c.hint(variant)
 	p := c.launchMode(mode)
 	p.follow()
 	return p
@@ -115,20 +90,6 @@ func lacksIPVS() error {
 		return err
 	}
 	return s.Close()
-}
-
-// hintVariant makes the node one that uses a variant of iptables, or none, as kubelet tells it.
-func (c *cluster) hintVariant(variant string) {
-	c.t.Helper()
-	for _, v := range []string{"nft", "legacy"} {
-		for _, program := range []string{"iptables-", "ip6tables-"} {
-			verb := "-X"
-			if v == variant {
-				verb = "-N"
-			}
-			c.try(program+v, "-t", "mangle", verb, "KUBE-IPTABLES-HINT")
-		}
-	}
 }
 
 // launchMode starts the proxy in a mode, and does not wait.

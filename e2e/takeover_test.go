@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -23,9 +22,6 @@ const oldEndpoint = "pod-4"
 // TestTakeOverEach starts the proxy in each mode on a node that kube-proxy left in each of its modes, while clients connect 200 times a second and
 // long connections live. None fails, none is translated twice, and nothing of the old mode is left.
 func TestTakeOverEach(t *testing.T) {
-	if *modeFlag != "nftables" {
-		t.Skip("runs in mode nftables only")
-	}
 	for _, from := range []string{"nftables", "iptables-nft", "iptables-legacy", "ipvs"} {
 		for _, to := range []string{"nftables", "iptables-nft", "iptables-legacy", "ipvs"} {
 			t.Run("from "+from+" to "+to, func(t *testing.T) {
@@ -40,10 +36,14 @@ func TestTakeOverEach(t *testing.T) {
 				for _, f := range proxy.Families {
 					loads = append(loads, startLoad(t, c.Client(), proxy.TCP, c.webVIP(f), lab.LoadOptions{Parallel: 1, Interval: 10 * time.Millisecond}))
 				}
-				time.Sleep(100 * time.Millisecond)
+				for _, l := range loads {
+					l.goesOn(5)
+				}
 				c.startMode(to)
-				c.rulesOnlyOf(to)
-				time.Sleep(100 * time.Millisecond)
+				c.hasOnly(to)
+				for _, l := range loads {
+					l.goesOn(5)
+				}
 				for i, f := range proxy.Families {
 					c.judgeTakeOver(loads[i], f)
 				}
@@ -150,11 +150,7 @@ func (c *cluster) leaveIPVS(f proxy.Family, target netip.AddrPort) {
 	if err := lacksIPVS(); err != nil {
 		c.t.Skipf("needs a kernel with IPVS: %v", err)
 	}
-	for _, name := range []string{"ip", "ipvsadm", "ipset"} {
-		if _, err := exec.LookPath(name); err != nil {
-			c.t.Skipf("needs the command %s: %v", name, err)
-		}
-	}
+	needs(c.t, "ip", "ipvsadm", "ipset")
 	c.shIPVS(ipvsServers+ipvsRules, f, target)
 }
 
@@ -233,18 +229,35 @@ func (c *cluster) translatedOnce(t *testing.T) {
 	}
 }
 
-// TestManyAtOnce has the rules of several proxies in the kernel at the same time, as while one takes over from another: each connection is translated
-// by one of them, once.
-func TestManyAtOnce(t *testing.T) {
-	if *modeFlag != "nftables" {
-		t.Skip("runs in mode nftables only")
-	}
-	t.Parallel()
+// stopped is a cluster with the shop's Services as the proxy leaves it that ran in mode nftables.
+func stopped(t *testing.T) *cluster {
+	t.Helper()
 	c := newCluster(t)
 	c.switchable()
 	c.serve(c.allPods()...)
 	c.set(c.stock("pod-1")...)
 	c.startMode("nftables").stop()
+	return c
+}
+
+// vipFromNode connects often from outside to the load-balancer address of the Service web: some server answers, or just one, and sees the node.
+func (c *cluster) vipFromNode(server string) {
+	c.t.Helper()
+	for _, f := range proxy.Families {
+		for range 30 {
+			got := c.Client().Dial(proxy.TCP, c.webVIP(f), lab.DialOptions{Timeout: longTimeout})
+			if got.Result != lab.Connected || server != "" && got.Server != server || got.SeenSource != c.gateway(got.Server, f) {
+				c.t.Errorf("%s: %s; want it from the node, answered by %q", f, got, server)
+			}
+		}
+	}
+}
+
+// TestManyAtOnce has the rules of several proxies in the kernel at the same time, as while one takes over from another: each connection is translated
+// by one of them, once.
+func TestManyAtOnce(t *testing.T) {
+	t.Parallel()
+	c := stopped(t)
 	for _, f := range proxy.Families {
 		for _, variant := range []string{"legacy", "nft"} {
 			c.loadKubeProxy(variant, f, oldEndpoint)
@@ -253,13 +266,6 @@ func TestManyAtOnce(t *testing.T) {
 	if now := c.modesInKernel(); len(now) != 3 {
 		t.Fatalf("rules of modes %v, want three", now)
 	}
-	for _, f := range proxy.Families {
-		for range 30 {
-			got := c.Client().Dial(proxy.TCP, c.webVIP(f), lab.DialOptions{Timeout: longTimeout})
-			if got.Result != lab.Connected || got.SeenSource != c.gateway(got.Server, f) {
-				t.Errorf("%s: %s; want it from the node", f, got)
-			}
-		}
-	}
+	c.vipFromNode("")
 	c.translatedOnce(t)
 }

@@ -99,17 +99,6 @@ func TestNoPodDetection(t *testing.T) {
 	p.warned("clusterCIDR")
 }
 
-// warned checks that the log has a warning with a word.
-func (p *process) warned(word string) {
-	p.t.Helper()
-	for line := range strings.Lines(p.log.String()) {
-		if strings.Contains(line, "warning=") && strings.Contains(line, word) {
-			return
-		}
-	}
-	p.t.Errorf("no warning of %q in the log", word)
-}
-
 // TestNodePortAddresses serves NodePorts on some of the node's addresses.
 func TestNodePortAddresses(t *testing.T) {
 	t.Parallel()
@@ -129,10 +118,7 @@ func TestNodePortAddresses(t *testing.T) {
 	} {
 		t.Run("value "+row.value, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t)
-			c.serve("pod-2")
-			s := newService(1, "web")
-			c.set(c.with(s, on("pod-2"))...)
+			c, s := oneService(t)
 			var args []string
 			if row.value != "" {
 				args = append(args, "--nodeport-addresses="+row.value)

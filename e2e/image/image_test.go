@@ -2,9 +2,7 @@ package image
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -153,7 +151,7 @@ func serve(t *testing.T, l *lab.Lab, program string, args []string) string {
 		}
 	}
 	for address := range strings.FieldsSeq("10.96.0.10:80 [fd00:10:96::10]:80") {
-		if o := l.Host("pod-1").Dial(proxy.TCP, netip.MustParseAddrPort(address), lab.DialOptions{}); o.Result != lab.Connected {
+		if o := l.Host("pod-1").Dial(proxy.TCP, netip.MustParseAddrPort(address), lab.DialOptions{Timeout: patience}); o.Result != lab.Connected {
 			t.Errorf("pod-1 to %s: %v", address, o)
 		}
 	}
@@ -198,14 +196,7 @@ func wait(t *testing.T, cmd *exec.Cmd, log *bytes.Buffer) int {
 }
 
 func ready(l *lab.Lab) bool {
-	transport := &http.Transport{DisableKeepAlives: true}
-	transport.DialContext = func(ctx context.Context, network, address string) (conn net.Conn, err error) {
-		err = l.Node().Do(func() (err error) {
-			conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
-			return err
-		})
-		return conn, err
-	}
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: l.Node().DialContext}
 	client := http.Client{Timeout: time.Second, Transport: transport}
 	answer, err := client.Get("http://127.0.0.1:10256/readyz")
 	if err != nil {
