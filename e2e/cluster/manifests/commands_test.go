@@ -309,7 +309,13 @@ func (w *walk) modes() {
 	}, "ProxyModeChosen", "mode nftables (node_label)")
 	w.expect(w.run(migrate, "curl localhost:10249/proxyMode")+w.run(troubleshoot, "curl localhost:10249/proxyMode"), "nftables")
 	w.run(migrate, "kubectl label node $NODE turnout/proxy-mode-")
-	w.run(migrate, "kubectl label nodes --all turnout/proxy-mode-")
+	w.label("n2", "turnout/proxy-mode=auto")
+	w.label("n1", "turnout/proxy-mode=nftables")
+	w.run(migrate, "kubectl label nodes -l turnout/proxy-mode=nftables")
+	if out, err := w.bash("kubectl get nodes -l turnout/proxy-mode -o name"); err != nil || out != "node/n2\n" {
+		w.t.Errorf("%v, nodes with a label of their own: %s", err, out)
+	}
+	w.label("n2", "turnout/proxy-mode-")
 }
 
 // trouble looks at what the page names, with a Service of which something is wrong.
