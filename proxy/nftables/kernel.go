@@ -74,11 +74,11 @@ func (k *kernel) commit(tx *transaction) error {
 // deleteTable deletes the table.
 func (k *kernel) deleteTable() error { return k.exchange(k.encoder.encodeDelete()) }
 
-// tableExists tells whether there is a table of the name, whatever it holds.
+// tableExists tells whether there is a table of the name, whatever it holds. A kernel without nftables, which says EINVAL to everything, has none.
 func (k *kernel) tableExists() (bool, error) {
 	name := k.encoder.tableName()
 	err := k.request(unix.NFT_MSG_GETTABLE, 0, func(a *attributes) { a.str(unix.NFTA_TABLE_NAME, name) }, func(received, []byte) error { return nil })
-	if errors.Is(err, unix.ENOENT) {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) {
 		return false, nil
 	}
 	if err != nil {
