@@ -2,15 +2,19 @@ package preflight
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
+	"turnout/proxy"
 	"turnout/proxy/config"
+	"turnout/proxy/iptables"
 	"turnout/proxy/ipvs"
 )
 
 // change is about what will not be as it is: from the mode that has rules in the kernel to the new one.
 func (j *judge) change() {
 	j.localhost()
+	j.openLoopback()
 	j.nodePortAddresses()
 	j.invalid()
 	j.undefined()
@@ -72,6 +76,21 @@ func (j *judge) localhost() {
 	if j.mode == config.IPTables && localhost && (j.leaves(config.NFTables) || j.leaves(config.IPVS)) {
 		j.add(OK, Change, LocalhostNodePorts, "", "NodePorts are served on loopback addresses (127.0.0.1), too, which makes packets from outside to such addresses pass the kernel's first check (route_localnet)")
 	}
+}
+
+// openLoopback is about the node's private servers, which the setting for NodePorts on 127.0.0.1 opens to its neighbours, but for a rule of mode iptables, and of
+// kubelet where that can write rules.
+func (j *judge) openLoopback() {
+	if !j.facts.RouteLocalnet || !j.leaves(config.IPTables) {
+		return
+	}
+	for _, v := range [...]iptables.Variant{iptables.NFT, iptables.Legacy} {
+		if slices.Contains(j.facts.chains(proxy.IPv4, v)["filter"], "KUBE-FIREWALL") {
+			return
+		}
+	}
+	j.add(Warning, Change, LocalhostNodePorts, "set net.ipv4.conf.all.route_localnet to 0 after the change, unless something else needs it",
+		"the rule that keeps packets from outside from 127.0.0.0/8 goes with mode iptables, the setting route_localnet stays, and kubelet has no such rule here (KUBE-FIREWALL)")
 }
 
 // nodePortAddresses is about their default.

@@ -42,7 +42,10 @@ func legacyChains(f *Facts, table string, names ...string) {
 }
 
 // kubeProxy are chains of its mode iptables.
-func kubeProxy(f *Facts) { chains(f, "nat", "KUBE-SERVICES", "KUBE-NODEPORTS", "PREROUTING") }
+func kubeProxy(f *Facts) {
+	chains(f, "nat", "KUBE-SERVICES", "KUBE-NODEPORTS", "PREROUTING")
+	chains(f, "filter", "INPUT", "KUBE-FIREWALL")
+}
 
 // turnoutTable is the table of mode nftables.
 func turnoutTable(f *Facts) { chains(f, "kube-proxy", "do-dispatch", "services") }
@@ -190,6 +193,12 @@ func TestJudge(t *testing.T) {
 			both(kubeProxy, file("mode: nftables\nnodePortAddresses: ['fd00::/8']\nconntrack: {tcpBeLiberal: true}\n"), func(f *Facts) { f.RouteLocalnet = true }), "nftables",
 			[]string{"ok rules-of-proxy", "ok session-affinity", "ok undefined-ports", "warning localhost-nodeports"}, nil},
 
+		{"loopback addresses that nobody guards", func(f *Facts) {
+			chains(f, "nat", "KUBE-SERVICES", "KUBE-NODEPORTS")
+			f.RouteLocalnet, f.Counted[localhostCounter] = true, 0
+		}, "ipvs",
+			[]string{"ok invalid-packets", "ok localhost-nodeports", "ok rules-of-proxy", "ok session-affinity", "ok undefined-ports", "warning ipvs-limits", "warning localhost-nodeports"},
+			[]string{"remedy: set net.ipv4.conf.all.route_localnet to 0"}},
 		{"connection tracking that is liberal", both(kubeProxy, func(f *Facts) { f.TCPLiberal, f.Counted[invalidCounter] = true, 3 }), "nftables",
 			[]string{"ok rules-of-proxy", "ok session-affinity", "ok undefined-ports", "warning nodeport-addresses"}, nil},
 		{"a file that says all", both(kubeProxy, file("mode: nftables\nnodePortAddresses: [primary]\nconntrack: {tcpBeLiberal: true}\n"), func(f *Facts) { f.RouteLocalnet = true }), "nftables",
