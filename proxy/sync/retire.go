@@ -79,16 +79,18 @@ func (r *retirement) run(ctx context.Context, retry backOff) {
 			logger.Info("Removed the rules of a mode that is not in use any longer")
 			return
 		}
-		wait := drainPeriod
+		wait := retry.after(err != nil)
 		switch {
 		case err != nil:
 			logger.Error(err, "The rules of a mode that is not in use any longer cannot be removed; this is tried again")
-			wait = retry.after(true)
 		case !r.draining.Swap(true):
 			wait = settleTime
-		case !told:
-			told = true
-			logger.Info("Some rules of a mode that is not in use any longer stay until the connections through them end", "connections", left)
+		default:
+			wait = drainPeriod
+			if !told {
+				told = true
+				logger.Info("Some rules of a mode that is not in use any longer stay until the connections through them end", "connections", left)
+			}
 		}
 		select {
 		case <-ctx.Done():
