@@ -198,9 +198,10 @@ func TestRefusedLabelIsToldOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.mode.Store("nftables") // as what follows the start does
-	labels, ended := make(chan string), make(chan struct{})
+	labels, delivered, ended := make(chan string), make(chan struct{}), make(chan struct{})
+	close(delivered)
 	ctx, cancel := context.WithCancel(t.Context())
-	go func() { defer close(ended); d.followLabel(ctx, labels) }()
+	go func() { defer close(ended); d.followLabel(ctx, delivered, labels) }()
 	for _, l := range []string{"ipvs", "ipvs", "no mode", "no mode", "", "ipvs", ""} {
 		labels <- l
 	}

@@ -252,7 +252,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.course.stopWatching = stop
 	begin()
 	d.tellMode(ctx)
-	g.Go(func() error { d.followLabel(ctx, labels); return nil })
+	g.Go(func() error { d.followLabel(ctx, d.loop.Delivered(), labels); return nil })
 	g.Go(func() error { d.tuneLater(ctx); return nil })
 	g.Go(func() error { d.removeLeftovers(ctx); return nil })
 	g.Go(func() error { return d.followConfig(ctx) })

@@ -34,8 +34,14 @@ func (s *nodeSink) SetNode(n *v1.Node) {
 	}
 }
 
-// followLabel changes the mode while the proxy runs, as the own Node's label asks for.
-func (d *daemon) followLabel(ctx context.Context, labels <-chan string) {
+// followLabel changes the mode while the proxy runs, as the own Node's label asks for. It begins when all objects were delivered: the loop would not change before, and
+// a change that is waited for holds up the configuration file.
+func (d *daemon) followLabel(ctx context.Context, delivered <-chan struct{}, labels <-chan string) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-delivered:
+	}
 	var label string
 	var retry <-chan time.Time
 	for {

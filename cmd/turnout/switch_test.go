@@ -162,3 +162,26 @@ func TestSteerFails(t *testing.T) {
 		})
 	}
 }
+
+// Before all objects are there, a label changes nothing and keeps nobody from following the configuration file.
+func TestLabelBeforeObjects(t *testing.T) {
+	steered(t, newWatched(config.IPTables, works), func(ctx context.Context, r *reloaded, _ *watched, log *lines) {
+		labels, delivered := make(chan string, 1), make(chan struct{})
+		go r.followLabel(ctx, delivered, labels)
+		labels <- "iptables"
+		_ = log.soFar()
+		if !r.course.TryLock() {
+			r.t.Fatal("the configuration file cannot be followed")
+		}
+		r.course.Unlock()
+		time.Sleep(time.Minute)
+		if r.mode.Load() != "nftables" {
+			t.Errorf("mode %v before all objects are there", r.mode.Load())
+		}
+		close(delivered)
+		time.Sleep(time.Minute)
+		if _ = log.soFar(); r.mode.Load() != "iptables" {
+			t.Errorf("mode %v, want that of the label", r.mode.Load())
+		}
+	})
+}

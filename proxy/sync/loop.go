@@ -184,6 +184,9 @@ func (l *Loop) Wake() {
 	}
 }
 
+// Delivered is closed when all Services and EndpointSlices that exist were delivered.
+func (l *Loop) Delivered() <-chan struct{} { return l.synced }
+
 // Programmed is closed when the kernel follows a State of each family for the first time.
 func (l *Loop) Programmed() <-chan struct{} { return l.programmed }
 
