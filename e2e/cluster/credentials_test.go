@@ -32,7 +32,7 @@ func TestCertificateRenewed(t *testing.T) {
 	c := own(t)
 	// Counted from the same moment, as the second certificate is made long before the first has expired.
 	start := time.Now()
-	const firstLasts, secondLasts = 30 * time.Second, 50 * time.Second
+	const firstLasts, secondLasts = 40 * time.Second, 70 * time.Second
 	valid := func(until time.Duration) plane.Identity {
 		return plane.Identity{User: plane.NodeProxy.User, ValidFor: time.Until(start.Add(until))}
 	}

@@ -32,7 +32,7 @@ func TestEndpointSlices(t *testing.T) {
 	s.follow()
 	s.reached(service, "no pod is ready")
 
-	within(t, 5*time.Second, "a pod that becomes ready is reached", func() {
+	within(t, 20*time.Second, "a pod that becomes ready is reached", func() {
 		must(t, s.plane.SetReady(s.ctx, s.ns, pod("web", "pod-2"), true))
 		s.becomes(t, "a ready pod is reached", localPod, s.clusterIP(service, proxy.IPv4), kept("pod-2"))
 	})

@@ -21,6 +21,7 @@ import (
 
 	"turnout/e2e/cluster/plane"
 	"turnout/proxy"
+	"turnout/proxy/proxytest/objects"
 )
 
 // scene is a namespace of a cluster, with the objects of one test.
@@ -54,8 +55,10 @@ func (c *cluster) scene(t *testing.T) *scene {
 // The ports of every Service that a scene makes.
 var ports = map[proxy.Protocol]int32{proxy.TCP: 80, proxy.UDP: 53, proxy.SCTP: 90}
 
-// part changes a Service in the making.
-type part func(*v1.Service)
+// What changes a Service in the making.
+type part = objects.Part
+
+var internalLocal, externalLocal, sourceRanges, sticky = objects.InternalLocal, objects.ExternalLocal, objects.SourceRanges, objects.ClientIP
 
 // full makes a Service of type LoadBalancer, dual-stack and with an address of every kind and ports of every protocol. Its endpoints are
 // the pods with the label app=name.
@@ -88,20 +91,6 @@ func internal(name string, parts ...part) *v1.Service {
 func plain(name string, parts ...part) *v1.Service {
 	return internal(name, append([]part{func(s *v1.Service) { s.Spec.Ports = s.Spec.Ports[:1] }}, parts...)...)
 }
-
-func internalLocal(s *v1.Service) {
-	s.Spec.InternalTrafficPolicy = new(v1.ServiceInternalTrafficPolicyLocal)
-}
-
-func externalLocal(s *v1.Service) {
-	s.Spec.ExternalTrafficPolicy = v1.ServiceExternalTrafficPolicyLocal
-}
-
-func sourceRanges(ranges ...string) part {
-	return func(s *v1.Service) { s.Spec.LoadBalancerSourceRanges = ranges }
-}
-
-func sticky(s *v1.Service) { s.Spec.SessionAffinity = v1.ServiceAffinityClientIP }
 
 // create makes a Service, with its status, and a pod on each of some hosts. A name with a "!" before it is a pod that is not ready.
 // It returns what the API server made of the Service.
@@ -159,32 +148,12 @@ func (s *scene) remove(name string) {
 
 // address is where a Service is reached: at its address of a kind and family, or at the node's for NodePorts.
 func (s *scene) address(service *v1.Service, k proxy.Kind, f proxy.Family, p proxy.Protocol) netip.AddrPort {
-	port := ports[p]
-	var texts []string
-	switch k {
-	case proxy.ClusterIP:
-		texts = service.Spec.ClusterIPs
-	case proxy.ExternalIP:
-		texts = service.Spec.ExternalIPs
-	case proxy.LoadBalancerIP:
-		for _, ingress := range service.Status.LoadBalancer.Ingress {
-			texts = append(texts, ingress.IP)
-		}
-	case proxy.NodePort:
-		texts = []string{s.Node().Addr(f).String()}
-		for _, sp := range service.Spec.Ports {
-			if string(sp.Protocol) == p.String() {
-				port = sp.NodePort
-			}
-		}
+	s.t.Helper()
+	to := objects.Address(service, k, f, p, s.Node().Addr(f))
+	if !to.IsValid() {
+		s.t.Fatalf("%s has no %s %s", service.Name, f, k)
 	}
-	for _, text := range texts {
-		if a := netip.MustParseAddr(text); proxy.FamilyOf(a) == f {
-			return netip.AddrPortFrom(a, uint16(port))
-		}
-	}
-	s.t.Fatalf("%s has no %s %s", service.Name, f, k)
-	return netip.AddrPort{}
+	return to
 }
 
 // clusterIP is the address of a Service's TCP port in a family.

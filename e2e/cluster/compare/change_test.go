@@ -11,6 +11,9 @@ import (
 	"turnout/e2e/cluster/compare/beside"
 )
 
+// patience bounds every wait for something that takes a second or two on an idle machine.
+const patience = 60 * time.Second
+
 // fate is what becomes of a proxy whose configuration file changes.
 type fate string
 
@@ -62,7 +65,11 @@ func TestChangedFile(t *testing.T) {
 			if want := [2]fate{row.upstream, row.turnout}; got != want {
 				t.Errorf("kube-proxy, turnout: %q, want %q", got, want)
 			}
-			if log := p.turnout.Log(); !strings.Contains(log, row.log) {
+			var log string
+			for end := time.Now().Add(patience); !strings.Contains(log, row.log) && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+				log = p.turnout.Log()
+			}
+			if !strings.Contains(log, row.log) {
 				t.Errorf("turnout's log does not have %q:\n%s", row.log, lastLines(log, 5))
 			}
 		})
@@ -72,9 +79,9 @@ func TestChangedFile(t *testing.T) {
 // fateOf waits for the end of a proxy; where it is expected to stay, not for long.
 func fateOf(t *testing.T, s *beside.Side, want fate) fate {
 	t.Helper()
-	patience := 30 * time.Second
+	limit := patience
 	if want == stays {
-		patience = time.Second
+		limit = time.Second
 	}
 	select {
 	case <-s.Ended():
@@ -82,7 +89,7 @@ func fateOf(t *testing.T, s *beside.Side, want fate) fate {
 			t.Errorf("%s ends with %d", s.Name, code)
 		}
 		return ends
-	case <-time.After(patience):
+	case <-time.After(limit):
 		return stays
 	}
 }

@@ -47,7 +47,7 @@ func TestFlows(t *testing.T) {
 	turnout, upstream := openEverywhere(t, p.turnout, before), openEverywhere(t, p.upstream, before)
 	p.set(after...)
 	var differ []string
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		differ = differences(turnout, upstream)
 		if len(differ) == 0 || time.Now().After(end) {
 			break
@@ -91,7 +91,7 @@ func openEverywhere(t *testing.T, s *beside.Side, objects []metav1.Object) (out 
 			p.kind == undefined || p.kind == "NodePort" && p.Destination != s.Lab.Cluster.Hosts[0].Addr(p.family()) {
 			continue
 		}
-		f, err := s.Lab.Host(p.From).Flow(p.Protocol, netip.AddrPortFrom(p.Destination, p.Port), 50*time.Millisecond)
+		f, err := s.Lab.Host(p.From).Flow(p.Protocol, netip.AddrPortFrom(p.Destination, p.Port), 100*time.Millisecond)
 		if err != nil {
 			t.Fatalf("%s: %v: %v", s.Name, p, err)
 		}

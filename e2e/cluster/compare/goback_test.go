@@ -73,29 +73,25 @@ func usableModes(t *testing.T) (out []settings) {
 // TestGoBack starts kube-proxy where Turnout was killed, each in any mode that it has. From then on packets must come to the same as in
 // another lab, where nothing was before: what changed since Turnout was killed, and everything else, is up to kube-proxy alone.
 func TestGoBack(t *testing.T) {
-	usable := usableModes(t)
-	for _, from := range usable {
-		for _, to := range usable {
-			t.Run(fmt.Sprintf("from %s to %s", from.mode(), to.mode()), func(t *testing.T) {
-				program := binaries(t)
-				p := newLabs(t, to, program.KubeProxy, program.KubeProxy)
-				p.turnout.Name, p.upstream.Name = "after", "clean"
-				p.handOver(t, program.Turnout, p.config(t, from), program.KubeProxy, p.path)
-			})
-		}
-	}
+	program := binaries(t)
+	handOvers(t, program.Turnout, program.KubeProxy)
 }
 
 // TestTakeOver starts Turnout where kube-proxy was killed, each in any mode that it has. No connection fails meanwhile.
 func TestTakeOver(t *testing.T) {
+	program := binaries(t)
+	handOvers(t, program.KubeProxy, program.Turnout)
+}
+
+// handOvers starts one program where another was killed, each in any mode that the machine can have.
+func handOvers(t *testing.T, before, after string) {
 	usable := usableModes(t)
 	for _, from := range usable {
 		for _, to := range usable {
 			t.Run(fmt.Sprintf("from %s to %s", from.mode(), to.mode()), func(t *testing.T) {
-				program := binaries(t)
-				p := newLabs(t, to, program.Turnout, program.Turnout)
+				p := newLabs(t, to, after, after)
 				p.turnout.Name, p.upstream.Name = "after", "clean"
-				p.handOver(t, program.KubeProxy, p.config(t, from), program.Turnout, p.path)
+				p.handOver(t, before, p.config(t, from), after, p.path)
 			})
 		}
 	}

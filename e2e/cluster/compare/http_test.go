@@ -74,7 +74,7 @@ func (p *pair) same(t *testing.T, url string, alike func(string) string) {
 func (p *pair) eventuallySame(t *testing.T, url string, alike func(string) string, want func(answer) bool) {
 	t.Helper()
 	for _, s := range p.sides() {
-		for end := time.Now().Add(30 * time.Second); !want(get(t, s, url)); time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(patience); !want(get(t, s, url)); time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Errorf("%s: %s still answers %+v", s.Name, url, get(t, s, url))
 				return

@@ -44,18 +44,13 @@ func superfluous(p packet) bool {
 }
 
 // endpointAt is a host of the lab that serves, in some condition.
-type endpointAt struct {
-	host  string
-	edits []func(*discovery.Endpoint)
-}
+type endpointAt = objects.At
 
-func on(host string, edits ...func(*discovery.Endpoint)) endpointAt { return endpointAt{host, edits} }
+var (
+	on, conditions = objects.On, objects.Conditions
 
-func conditions(ready, serving, terminating bool) func(*discovery.Endpoint) {
-	return func(e *discovery.Endpoint) {
-		e.Conditions = discovery.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &terminating}
-	}
-}
+	internalLocal, externalLocal, clientAffinity, sourceRanges = objects.InternalLocal, objects.ExternalLocal, objects.ClientIP, objects.SourceRanges
+)
 
 func forZone(zone string) func(*discovery.Endpoint) {
 	return func(e *discovery.Endpoint) {
@@ -122,42 +117,10 @@ func service(i int, name string, edits ...func(*v1.Service)) *v1.Service {
 	return s
 }
 
-func internalLocal(s *v1.Service) {
-	s.Spec.InternalTrafficPolicy = new(v1.ServiceInternalTrafficPolicyLocal)
-}
-
-func externalLocal(s *v1.Service) {
-	s.Spec.ExternalTrafficPolicy = v1.ServiceExternalTrafficPolicyLocal
-}
-
-func clientAffinity(s *v1.Service) { s.Spec.SessionAffinity = v1.ServiceAffinityClientIP }
-
-func sourceRanges(ranges ...string) func(*v1.Service) {
-	return func(s *v1.Service) { s.Spec.LoadBalancerSourceRanges = ranges }
-}
-
 // with is a Service and its EndpointSlices, one for each family.
 func with(c *proxytest.Cluster, s *v1.Service, endpoints ...endpointAt) []metav1.Object {
-	out := []metav1.Object{s}
-	for _, f := range proxy.Families {
-		e := &discovery.EndpointSlice{AddressType: discovery.AddressType(f.String())}
-		e.Namespace, e.Name = s.Namespace, s.Name+"-"+strings.ToLower(f.String())
-		e.Labels = map[string]string{discovery.LabelServiceName: s.Name}
-		for i := range s.Spec.Ports {
-			port := &s.Spec.Ports[i]
-			e.Ports = append(e.Ports, discovery.EndpointPort{Name: &port.Name, Protocol: &port.Protocol, Port: new(int32(proxytest.EndpointPorts[i%2]))})
-		}
-		for _, at := range endpoints {
-			h := c.Host(at.host)
-			endpoint := discovery.Endpoint{Addresses: []string{h.Addr(f).String()}, NodeName: new(h.Node)}
-			for _, edit := range at.edits {
-				edit(&endpoint)
-			}
-			e.Endpoints = append(e.Endpoints, endpoint)
-		}
-		out = append(out, e)
-	}
-	return out
+	target := func(i int) int32 { return int32(proxytest.EndpointPorts[i%2]) }
+	return append([]metav1.Object{s}, objects.EndpointSlices(s, c.Host, target, endpoints...)...)
 }
 
 // policies are all combinations of internal and external policy with all situations, or with some. They take the numbers up to 72.

@@ -81,7 +81,7 @@ func (p *pair) metrics(t *testing.T) {
 	p.useEverything(t)
 	// A proxy counts after the kernel follows.
 	differ := []string{"nothing"}
-	for end := time.Now().Add(10 * time.Second); len(differ) > 0 && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); len(differ) > 0 && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		differ = p.metricsDiffer(t)
 	}
 	for _, text := range differ {

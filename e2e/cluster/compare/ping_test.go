@@ -33,7 +33,12 @@ func TestPing(t *testing.T) {
 	} {
 		for _, from := range []string{"pod-1", "pod-4", "n1", "client"} {
 			wait.Go(func() {
-				turnout, upstream := ping(p.turnout, from, to), ping(p.upstream, from, to)
+				var turnout, upstream string
+				for range 3 { // a busy machine may be late for one of them
+					if turnout, upstream = ping(p.turnout, from, to), ping(p.upstream, from, to); turnout == upstream {
+						break
+					}
+				}
 				if turnout != upstream {
 					t.Errorf("%s pings %s: turnout %s, kube-proxy %s", from, to, turnout, upstream)
 				}

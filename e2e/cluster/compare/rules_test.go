@@ -19,7 +19,7 @@ import (
 func (p *pair) sameRules(t *testing.T, mayStay ...string) {
 	t.Helper()
 	clean, diff := inUse(t, p.upstream), "nothing was compared"
-	for end := time.Now().Add(20 * time.Second); diff != "" && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(patience); diff != "" && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		after := slices.DeleteFunc(inUse(t, p.turnout), func(name string) bool {
 			fields := strings.Fields(name)
 			return !slices.Contains(clean, name) && slices.Contains(mayStay, fields[len(fields)-1])

@@ -36,7 +36,7 @@ func TestTakeOverLegacy(t *testing.T) {
 				t.Error("kube-proxy did not use iptables-legacy: there is no such table")
 			}
 			left := ""
-			for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+			for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 				left = ""
 				for _, name := range []string{"iptables-legacy-save", "ip6tables-legacy-save"} {
 					for line := range strings.Lines(onNode(t, p.turnout, name)) {
