@@ -53,8 +53,6 @@ func (p *Plane) StartAPIServer() error {
 		// Pods are objects only: they need no tokens.
 		"--disable-admission-plugins=ServiceAccount",
 		"--audit-policy-file=" + p.Path("audit-policy.yaml"), "--audit-log-path=" + p.Path("audit.log"),
-		// That long it waits, when it is told to stop, for watches to end by themselves, which they do not.
-		"--request-timeout=5s",
 	}
 	process, err := p.launch("kube-apiserver", append(args, p.options.APIServerArgs...)...)
 	if err != nil {
@@ -64,7 +62,8 @@ func (p *Plane) StartAPIServer() error {
 	return p.answers(process, fmt.Sprintf("https://127.0.0.1:%d/readyz", apiPort))
 }
 
-// StopAPIServer ends the API server in good order.
+// StopAPIServer ends the API server in good order. It waits for watches to end by themselves, which they do not, as long as requests may take: a minute, or what
+// APIServerArgs say.
 func (p *Plane) StopAPIServer() error { return p.apiserver.Stop(patience) }
 
 // KillAPIServer ends the API server at once, as a power failure would.

@@ -31,7 +31,8 @@ func TestMain(m *testing.M) { os.Exit(proxytest.Main(m)) }
 // TestPlane does once what other tests build upon.
 func TestPlane(t *testing.T) {
 	l := lab.ForTest(t)
-	p := Start(t, l, Options{Binaries: *binaries})
+	// No longer than that it waits for watches when it is stopped.
+	p := Start(t, l, Options{Binaries: *binaries, APIServerArgs: []string{"--request-timeout=5s"}})
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	if err := p.RegisterNodes(ctx); err != nil {
