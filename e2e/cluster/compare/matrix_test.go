@@ -22,6 +22,7 @@ func TestMatrix(t *testing.T) {
 		name := string(mode.mode())
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t, mode)
+			p.knowZone(t)
 			c := p.turnout.Lab.Cluster
 			all := slices.Concat(policies(c), ranges(c), affinities(c), oddities(c))
 			p.set(all...)

@@ -26,7 +26,9 @@ func TestRandom(t *testing.T) {
 	t.Logf("to repeat: -run TestRandom -random.seed=%d -random.cases=%d", seed, *randomCases)
 	for i, s := range []settings{usual, unusual} {
 		t.Run(s.name, func(t *testing.T) {
-			w := &walk{pair: newPair(t, s), t: t, rng: rand.New(rand.NewPCG(seed, uint64(i)))}
+			p := newPair(t, s)
+			p.knowZone(t)
+			w := &walk{pair: p, t: t, rng: rand.New(rand.NewPCG(seed, uint64(i)))}
 			w.run(*randomCases)
 		})
 	}
