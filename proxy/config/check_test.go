@@ -46,7 +46,7 @@ func TestCheck(t *testing.T) {
 		"what another mode would refuse": {
 			file: base + "mode: nftables\nipvs: {udpTimeout: -1s, excludeCIDRs: [x]}\niptables: {masqueradeBit: 32, syncPeriod: 500ms}\n",
 			warnings: []string{
-				"iptables.masqueradeBit: 32 has no effect in mode nftables; set nftables.masqueradeBit: 32, and keeps the proxy from starting in mode iptables and ipvs: 32 is outside 0 to 31; give a number within",
+				"iptables.masqueradeBit: 32 has no effect in mode nftables, where nftables.masqueradeBit counts, and keeps the proxy from starting in mode iptables and ipvs: 32 is outside 0 to 31; give a number within",
 				"iptables.syncPeriod: 500ms has no effect in mode nftables; set nftables.syncPeriod: 500ms",
 				`ipvs.excludeCIDRs: ["x"] has no effect in mode nftables: there are no virtual servers that could be left alone, and keeps the proxy from starting in mode ipvs: entry 0, "x", is not a CIDR; give one such as 10.0.0.0/8`,
 				"ipvs.udpTimeout: -1s has no effect in mode nftables: conntrack.udpTimeout and conntrack.udpStreamTimeout hold, and keeps the proxy from starting in mode ipvs: -1s is negative; give 0 or a positive duration",

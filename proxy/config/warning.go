@@ -50,9 +50,9 @@ func unusedInMode(conf *external, m Mode, modeSet bool, latent Problems) (found,
 		if usedIn(field, m) || meansTheSame(field, set[field], defaults[field]) {
 			continue
 		}
-		w, covered := noEffectIn(field, m, name, set, defaults)
-		var refused bool
-		if latent, refused = refuse(&w, latent); covered && !refused {
+		refused := slices.ContainsFunc(latent, func(p Problem) bool { return p.Where == field })
+		w, covered := noEffectIn(field, m, name, set, defaults, refused)
+		if latent = refuse(&w, latent); covered && !refused {
 			notes = append(notes, w)
 		} else {
 			found = append(found, w)
@@ -60,15 +60,15 @@ func unusedInMode(conf *external, m Mode, modeSet bool, latent Problems) (found,
 	}
 	for _, p := range latent { // of a field that was not set, but does not go with one that was
 		w := Warning{Where: p.Where, Value: set[p.Where], Text: fmt.Sprintf("%s: %s has no effect in %s", p.Where, set[p.Where], name)}
-		_, _ = refuse(&w, Problems{p})
+		refuse(&w, Problems{p})
 		found = append(found, w)
 	}
 	return found, notes
 }
 
 // noEffectIn is about a field that was set and that mode m does not use. covered tells that the field which the mode uses instead says
-// the same.
-func noEffectIn(field string, m Mode, name string, set, defaults map[string]string) (w Warning, covered bool) {
+// the same. refused tells that no mode takes the value, which is then nothing to set elsewhere.
+func noEffectIn(field string, m Mode, name string, set, defaults map[string]string, refused bool) (w Warning, covered bool) {
 	value := set[field]
 	w = Warning{Where: field, Value: value, Text: fmt.Sprintf("%s: %s has no effect in %s", field, value, name)}
 	if why := unusedBecause(field); why != "" {
@@ -85,6 +85,8 @@ func noEffectIn(field string, m Mode, name string, set, defaults map[string]stri
 		covered = true
 	case other != defaults[w.Instead]:
 		w.Text += fmt.Sprintf(", where %s: %s holds", w.Instead, other)
+	case refused:
+		w.Text += fmt.Sprintf(", where %s counts", w.Instead)
 	default:
 		w.Text += fmt.Sprintf("; set %s: %s", w.Instead, value)
 	}
@@ -92,16 +94,15 @@ func noEffectIn(field string, m Mode, name string, set, defaults map[string]stri
 }
 
 // refuse adds to a Warning what is wrong with its field, and returns the Problems of other fields.
-func refuse(w *Warning, latent Problems) (others Problems, refused bool) {
+func refuse(w *Warning, latent Problems) (others Problems) {
 	for _, p := range latent {
 		if p.Where != w.Where {
 			others = append(others, p)
 			continue
 		}
 		w.Text += fmt.Sprintf(", and keeps the proxy from starting in mode %s: %s", modesOf(p.Where), p.Text)
-		refused = true
 	}
-	return others, refused
+	return others
 }
 
 // meansTheSame tells whether a field's value is its default, or does the same.
