@@ -58,8 +58,9 @@ fetch() {
   mkdir -p "$state/lists/partial" "$state/parts" "$1"
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$state/sources.list"
   options=(-o "Dir::Etc::SourceList=$state/sources.list" -o "Dir::Etc::SourceParts=$state/parts" -o "Dir::State::Lists=$state/lists"
-    -o "Dir::Cache::PkgCache=" -o "Dir::Cache::SrcPkgCache=" -o "Acquire::Languages=none" -o "APT::Sandbox::User=$(id -un)")
-  apt-get "${options[@]}" update -qq
+    -o "Dir::Cache::PkgCache=" -o "Dir::Cache::SrcPkgCache=" -o "Acquire::Languages=none" -o "APT::Sandbox::User=$(id -un)"
+    -o Acquire::http::Timeout=15 -o Acquire::https::Timeout=15 -o Acquire::Retries=1 -o APT::Update::Error-Mode=any)
+  apt-get "${options[@]}" update -qq || return 1
   packages=$(apt-cache "${options[@]}" depends --recurse --important linux-image-cloud-amd64 | grep -oE '^linux-(image|binary|modules)-[0-9][^ ]*' | sort -u)
   [ -n "$packages" ] || return 1
   # shellcheck disable=SC2086
@@ -131,7 +132,7 @@ INIT
 missing=$("$(dirname "$0")"/packages.sh qemu-system-x86_64=qemu-system-x86 cpio=cpio depmod=kmod ipvsadm=ipvsadm nft=nftables ip=iproute2 \
   iptables-nft=iptables ipset=ipset conntrack=conntrack)
 for tool in qemu-system-x86_64 cpio depmod; do
-  command -v "$tool" >/dev/null || { echo "vm: $tool is missing: $missing" >&2; exit 126; }
+  command -v "$tool" >/dev/null || { echo "vm: $(grep "^missing: $tool " <<<"$missing" || echo "missing: $tool")" >&2; exit 126; }
 done
 [ -e "$cache/$kernel/root.cpio" ] || fetch "$scratch/packages" >&2 || { echo "vm: no kernel of $suite could be downloaded" >&2; exit 126; }
 [ -e "$cache/$kernel/root.cpio" ] || prepare
