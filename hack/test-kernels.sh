@@ -138,7 +138,7 @@ short() {
   ipvs "$1" 'TestKernelHeal|TestKernelGraceful'
   leftovers "$1"
   traffic "$1" -test.run '^(TestTraffic|TestHairpin)$'
-  switches "$1" '^(TestHealIPVS|TestSwitchIPVS|TestSwitchIPVSLive)$'
+  switches "$1" '^(TestHealIPVS|TestSwitchIPVS)$'
   flows "$1"
 }
 
