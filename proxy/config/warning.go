@@ -60,7 +60,7 @@ func unusedInMode(conf *external, m Mode, modeSet bool, latent Problems) (found,
 	}
 	for _, p := range latent { // of a field that was not set, but does not go with one that was
 		w := Warning{Where: p.Where, Value: set[p.Where], Text: fmt.Sprintf("%s: %s has no effect in %s", p.Where, set[p.Where], name)}
-		refuse(&w, Problems{p})
+		_ = refuse(&w, Problems{p})
 		found = append(found, w)
 	}
 	return found, notes
