@@ -48,7 +48,7 @@ func (c *cluster) settleForeigners() {
 	for name, parts := range programs {
 		for f, program := range map[proxy.Family]string{proxy.IPv4: "iptables", proxy.IPv6: "ip6tables"} {
 			for _, variant := range []string{"nft", "legacy"} {
-				if out, err := c.trySh(program + "-" + variant + "-restore --noflush <<'END'\n" + foreignWords[f].Replace(parts["iptables"]) + "END"); err != nil {
+				if out, err := c.trySh(program + "-" + variant + "-restore --noflush --wait <<'END'\n" + foreignWords[f].Replace(parts["iptables"]) + "END"); err != nil {
 					c.t.Fatalf("%s, %s-%s: %v: %s", name, program, variant, err, out)
 				}
 			}
@@ -133,12 +133,12 @@ func (c *cluster) hint(variant string) {
 	c.t.Helper()
 	for program, family := range map[string]string{"iptables": "ip", "ip6tables": "ip6"} {
 		_, _ = c.trySh("nft delete chain " + family + " mangle KUBE-IPTABLES-HINT") // if it is there
-		_, _ = c.trySh(program + "-legacy -t mangle -X KUBE-IPTABLES-HINT")
+		_, _ = c.trySh(program + "-legacy -w -t mangle -X KUBE-IPTABLES-HINT")
 		switch variant {
 		case "nft": // natively, since there may be rules that iptables cannot read
 			c.sh("nft add table " + family + " mangle && nft add chain " + family + " mangle KUBE-IPTABLES-HINT") // the table may be there
 		case "legacy":
-			c.sh(program + "-legacy -t mangle -N KUBE-IPTABLES-HINT")
+			c.sh(program + "-legacy -w -t mangle -N KUBE-IPTABLES-HINT")
 		}
 	}
 }

@@ -119,7 +119,7 @@ func TestForeignReconciler(t *testing.T) {
 			p := c.launchIn(mode, "--iptables-sync-period="+inspection.String(), "--iptables-min-sync-period=10ms")
 			p.follow()
 			for _, program := range []string{"iptables-", "ip6tables-"} {
-				c.sh(program + variant + " -A FORWARD -p tcp --dport 7 -j ACCEPT; " + program + variant + " -t nat -I PREROUTING -p tcp --dport 7 -j ACCEPT")
+				c.sh(program + variant + " -w -A FORWARD -p tcp --dport 7 -j ACCEPT; " + program + variant + " -w -t nat -I PREROUTING -p tcp --dport 7 -j ACCEPT")
 			}
 			flows := c.flowsToWeb()
 			_, before := c.rulesOfOthers()

@@ -24,7 +24,7 @@ func (c *cluster) launchIn(mode string, args ...string) *process {
 	name, variant, _ := strings.Cut(mode, "-")
 	if variant != "" {
 		for _, program := range []string{"iptables-", "ip6tables-"} {
-			c.sh(program + variant + " -t mangle -N KUBE-IPTABLES-HINT")
+			c.sh(program + variant + " -w -t mangle -N KUBE-IPTABLES-HINT")
 		}
 	}
 	return c.launch(append([]string{"--proxy-mode=" + name, "--nodeport-addresses=primary"}, args...)...)
@@ -91,7 +91,7 @@ type loss struct{ name, line string }
 func (c *cluster) losses(variant string) (out []loss) {
 	c.t.Helper()
 	add := func(name, arguments string) {
-		out = append(out, loss{name, fmt.Sprintf("for p in iptables ip6tables; do $p-%s %s; done", variant, arguments)})
+		out = append(out, loss{name, fmt.Sprintf("for p in iptables ip6tables; do $p-%s -w %s; done", variant, arguments)})
 	}
 	for _, table := range ownTable.FindAllStringSubmatch(c.sh("iptables-"+variant+"-save"), -1) {
 		for _, m := range ownJump.FindAllStringSubmatch(table[2], -1) {
@@ -135,7 +135,7 @@ func TestHealIptables(t *testing.T) {
 			}
 			// What firewalld does when it is reloaded with FlushAllOnReload. A repair that is faster may leave it nothing to delete. Without a single rule that needs it, the kernel tracks no connections, so none is open.
 			slowest = max(slowest, p.regains(variant, loss{"flush and delete all", fmt.Sprintf(
-				"for p in iptables ip6tables; do for t in raw mangle nat filter; do $p-%[1]s -t $t -F; $p-%[1]s -t $t -X || true; done; done", variant)}, before))
+				"for p in iptables ip6tables; do for t in raw mangle nat filter; do $p-%[1]s -w -t $t -F; $p-%[1]s -w -t $t -X || true; done; done", variant)}, before))
 			t.Logf("%d losses; the slowest repair took %v", len(losses)+1, slowest.Round(time.Millisecond))
 			if !p.running() {
 				t.Errorf("the proxy ended with %v", p.cmd.ProcessState)

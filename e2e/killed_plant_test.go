@@ -44,7 +44,7 @@ func (c *cluster) restore(variant string, f proxy.Family, rules string) {
 		name = "ip6tables-"
 	}
 	var out strings.Builder
-	cmd := exec.Command(name+variant+"-restore", "--noflush")
+	cmd := exec.Command(name+variant+"-restore", "--noflush", "--wait") // the lock is the whole machine's
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(rules), &out, &out
 	err := c.Node().Start(cmd)
 	if err == nil {

@@ -299,9 +299,9 @@ func TestKilledCanFail(t *testing.T) {
 		{"nftables", "nft delete chain ip kube-proxy nat-output"},
 		{"iptables-nft", "iptables-nft -t nat -D OUTPUT 1"},
 		{"iptables-nft", "iptables-nft -t nat -F KUBE-POSTROUTING"},
-		{"iptables-legacy", "ip6tables-legacy -t nat -D KUBE-SERVICES 1"},
-		{"iptables-legacy", "ip6tables-legacy -t nat -F KUBE-NODEPORTS"},
-		{"iptables-legacy", "iptables-legacy -t nat -F $(iptables-legacy-save -t nat | sed -n 's/^:\\(KUBE-SEP-[A-Z0-9]*\\) .*/\\1/p' | head -n 1)"},
+		{"iptables-legacy", "ip6tables-legacy -w -t nat -D KUBE-SERVICES 1"},
+		{"iptables-legacy", "ip6tables-legacy -w -t nat -F KUBE-NODEPORTS"},
+		{"iptables-legacy", "iptables-legacy -w -t nat -F $(iptables-legacy-save -t nat | sed -n 's/^:\\(KUBE-SEP-[A-Z0-9]*\\) .*/\\1/p' | head -n 1)"},
 	} {
 		c.startMode(row.mode).stop()
 		judge := func() error {

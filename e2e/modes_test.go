@@ -40,7 +40,7 @@ func (c *cluster) forMode(args []string) []string {
 // hintAt tells which of the two variants of iptables the node uses, in kubelet's way.
 func (c *cluster) hintAt(variant string) {
 	for _, name := range []string{"iptables-", "ip6tables-"} {
-		cmd := exec.Command(name+variant, "-t", "mangle", "-N", "KUBE-IPTABLES-HINT")
+		cmd := exec.Command(name+variant, "-w", "-t", "mangle", "-N", "KUBE-IPTABLES-HINT")
 		if err := c.Node().Start(cmd); err != nil {
 			c.t.Fatalf("start %s: %v", cmd, err)
 		}

@@ -126,7 +126,7 @@ func (c *cluster) startOn(n mixedNode) {
 	name, variant, _ := strings.Cut(n.mode, "-")
 	if variant != "" {
 		for _, program := range []string{"iptables-", "ip6tables-"} {
-			cmd := exec.Command(program+variant, "-t", "mangle", "-N", "KUBE-IPTABLES-HINT")
+			cmd := exec.Command(program+variant, "-w", "-t", "mangle", "-N", "KUBE-IPTABLES-HINT")
 			if err := n.Start(cmd); err != nil {
 				c.t.Fatalf("start %s: %v", cmd, err)
 			}
