@@ -229,8 +229,10 @@ func (d *daemon) healthy() func() bool {
 func (d *daemon) factsConfig(cfg *config.Config) sync.FactsConfig {
 	p, l := cfg.NodePortAddresses, cfg.DetectLocal
 	return sync.FactsConfig{
-		BindAddress:   cfg.BindAddress,
-		NodePorts:     node.NodePortConfig{Prefixes: p.Prefixes, Primary: p.Primary, Localhost: p.Localhost, All: p.All, DefaultPrimary: true},
+		BindAddress: cfg.BindAddress,
+		NodePorts: node.NodePortConfig{
+			Prefixes: p.Prefixes, Primary: p.Primary, Localhost: p.Localhost, All: p.All, DefaultPrimary: true, LocalhostServed: cfg.LocalhostNodePorts,
+		},
 		Pods:          node.PodDetection{Mode: node.PodMode(l.Mode), ClusterCIDRs: cfg.ClusterCIDRs, Bridge: l.BridgeInterface, InterfacePrefix: l.InterfaceNamePrefix},
 		MasqueradeAll: cfg.MasqueradeAll, MasqueradeBit: cfg.MasqueradeBit, ExternalIPs: cfg.Features.ExternalIPs,
 		Local: func(f proxy.Family) []netip.Addr { return d.addrs.Of(f) },

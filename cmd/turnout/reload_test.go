@@ -161,3 +161,13 @@ func TestReloadByRestart(t *testing.T) {
 	}
 	r.counted("0", "0", "1")
 }
+
+// NodePorts on loopback addresses are not said to be missing in the one mode that serves them.
+func TestLocalhostServed(t *testing.T) {
+	for mode, want := range map[string]bool{"iptables": true, "nftables": false, "ipvs": false} {
+		cfg := loadFile(t, "mode: "+mode+"\nnodePortAddresses: [127.0.0.0/8]\n")
+		if got := (&daemon{cfg: cfg}).factsConfig(cfg).NodePorts.LocalhostServed; got != want {
+			t.Errorf("mode %s: %t", mode, got)
+		}
+	}
+}

@@ -127,11 +127,3 @@ func NodePortAddrs(family proxy.Family, n proxy.NodePorts, local []netip.Addr) [
 	slices.SortFunc(out, netip.Addr.Compare)
 	return slices.Compact(out)
 }
-
-// CoversLoopback tells whether the setting asks for NodePorts on loopback addresses of a family, be it among others.
-func CoversLoopback(family proxy.Family, c NodePortConfig) bool {
-	if c.All || c.Localhost || c.empty() && !c.DefaultPrimary {
-		return true
-	}
-	return slices.ContainsFunc(c.Prefixes, loopbacks[family].Overlaps)
-}

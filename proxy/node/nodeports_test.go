@@ -117,26 +117,3 @@ func TestNodePortAddrs(t *testing.T) {
 		}
 	}
 }
-
-func TestCoversLoopback(t *testing.T) {
-	for _, tt := range []struct {
-		name   string
-		family proxy.Family
-		config NodePortConfig
-		want   bool
-	}{
-		{"empty, meaning all", proxy.IPv4, NodePortConfig{}, true},
-		{"empty, meaning primary", proxy.IPv4, NodePortConfig{DefaultPrimary: true}, false},
-		{"primary", proxy.IPv4, NodePortConfig{Primary: true}, false},
-		{"localhost", proxy.IPv6, NodePortConfig{Localhost: true}, true},
-		{"all", proxy.IPv6, NodePortConfig{All: true}, true},
-		{"everything", proxy.IPv4, NodePortConfig{Prefixes: prefixes("0.0.0.0/0")}, true},
-		{"one loopback address", proxy.IPv4, NodePortConfig{Prefixes: prefixes("127.0.0.1/32")}, true},
-		{"the other family's", proxy.IPv4, NodePortConfig{Prefixes: prefixes("::1/128")}, false},
-		{"another prefix", proxy.IPv4, NodePortConfig{Prefixes: prefixes("10.0.0.0/8")}, false},
-	} {
-		if got := CoversLoopback(tt.family, tt.config); got != tt.want {
-			t.Errorf("%s: got %t", tt.name, got)
-		}
-	}
-}
