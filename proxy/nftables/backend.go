@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"turnout/proxy"
+	"turnout/proxy/underway"
 )
 
 // Options configure a Backend.
@@ -116,13 +117,10 @@ func (b *Backend) commitInOrder(tx *transaction) error {
 		if err := b.kernel.commit(first); err != nil {
 			return err
 		}
-		b.sleep(underWay)
+		b.sleep(underway.Brief)
 	}
 	return b.commit(tx)
 }
-
-// underWay is longer than a packet takes from the first hook to the last.
-const underWay = time.Millisecond
 
 // tidy removes what only packets still needed that were under way when a State was committed, and then what such packets may have
 // learnt: a client sent to an endpoint just before that went is remembered just after.
@@ -131,7 +129,7 @@ func (b *Backend) tidy(report *proxy.Report) error {
 	if late.empty() && !sweep {
 		return nil
 	}
-	b.sleep(underWay)
+	b.sleep(underway.Brief)
 	report.Operations += late.operations()
 	if err := b.commit(late); err != nil {
 		b.Forget()
@@ -243,7 +241,7 @@ func (b *Backend) build(s *proxy.State, m *memory, how start, ours bool) (proxy.
 // not known for sure, so it may be refused; then the refill does without.
 func (b *Backend) announce(chains *transaction) {
 	if !chains.empty() && b.kernel.commit(chains) == nil {
-		b.sleep(underWay)
+		b.sleep(underway.Brief)
 	}
 }
 
@@ -292,11 +290,7 @@ func (b *Backend) rejections(s *proxy.State) (out []proxy.Rejection) {
 func (b *Backend) Cleanup(context.Context) error {
 	b.Forget()
 	b.memory = nil
-	err := b.kernel.deleteTable()
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("delete table %s for %s: %w", TableName, b.options.Family, err)
-	}
-	return nil
+	return b.kernel.removeTable()
 }
 
 // Exists tells whether there is a table of this name, of whatever layout.

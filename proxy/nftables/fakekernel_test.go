@@ -95,7 +95,7 @@ func (k *fakeKernel) backendThrough(o Options, wrap func(socket) socket) *Backen
 	o.Family = k.family
 	s := &fakeSocket{kernel: k, port: 7}
 	b := newBackend(o, wrap(s))
-	b.sleep = func(time.Duration) {}
+	b.sleep, b.kernel.wait = func(time.Duration) {}, func() {}
 	s.text = b.ruleText
 	return b
 }
@@ -188,6 +188,8 @@ func (s *fakeSocket) message(m received) (errno syscall.Errno, offset int) {
 			return t.deleteSet(a), 0
 		case unix.NFT_MSG_NEWCHAIN:
 			return s.kernel.newChain(t, a), 0
+		case unix.NFT_MSG_DELCHAIN:
+			return t.deleteChain(a), 0
 		case unix.NFT_MSG_NEWRULE:
 			return s.kernel.newRule(t, a, s.text(m.sequence)), 0
 		case unix.NFT_MSG_DELRULE:
@@ -228,6 +230,16 @@ func (t *fakeTable) newSet(a []byte) syscall.Errno {
 		return unix.EINVAL
 	}
 	t.sets = append(t.sets, s)
+	return 0
+}
+
+// deleteChain deletes a chain with its rules.
+func (t *fakeTable) deleteChain(a []byte) syscall.Errno {
+	i := slices.IndexFunc(t.chains, func(c *fakeChain) bool { return c.name == text(a, unix.NFTA_CHAIN_NAME) })
+	if i < 0 {
+		return unix.ENOENT
+	}
+	t.chains = slices.Delete(t.chains, i, i+1)
 	return 0
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"turnout/proxy"
 	"turnout/proxy/hamt"
+	"turnout/proxy/underway"
 )
 
 // A Gate keeps the small table that mode ipvs needs beside IPVS, one family an instance: it rejects, drops, restricts sources and
@@ -99,21 +100,13 @@ func (g *Gate) Retire() (operations int, err error) {
 // Disarm deletes the chains that packets come by. The table is a mere Record then; the next Admit makes it whole again.
 func (g *Gate) Disarm() error {
 	g.Forget()
-	for _, chain := range []string{natPrerouting, natOutput, natPostrouting} {
-		if err := g.kernel.exchange(g.kernel.encoder.encodeDisarm(chain)); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("delete chain %s of table %s for %s: %w", chain, GateTable, g.family, err)
-		}
-	}
-	return nil
+	return g.kernel.disarm()
 }
 
 // Cleanup deletes the table.
 func (g *Gate) Cleanup() error {
 	g.Forget()
-	if err := g.kernel.deleteTable(); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("delete table %s for %s: %w", GateTable, g.family, err)
-	}
-	return nil
+	return g.kernel.removeTable()
 }
 
 // Record returns the frontends that the table in the kernel knows, and the node's addresses that serve its NodePorts; none if there is no table. It has
@@ -177,7 +170,7 @@ func (g *Gate) commitInOrder(tx *transaction) error {
 		if err := g.commit(first); err != nil {
 			return err
 		}
-		time.Sleep(underWay)
+		time.Sleep(underway.Brief)
 	}
 	return g.commit(tx)
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"turnout/proxy"
+	"turnout/proxy/underway"
 )
 
 // kernel is one family's access to nf_tables: transactions in, what the table holds out.
@@ -19,12 +20,14 @@ type kernel struct {
 	answer  []byte
 	// sent counts dump requests, whose answers are told apart by it. Batches number their messages from 0.
 	sent uint32
+	// wait returns when the packets are through that are in rules now.
+	wait func()
 	// unread tells that the socket may hold answers that nobody needs any longer.
 	unread bool
 }
 
 func newKernel(f proxy.Family, s socket, protect bool) *kernel {
-	k := &kernel{family: f, socket: s, answer: make([]byte, 1<<20)}
+	k := &kernel{family: f, socket: s, answer: make([]byte, 1<<20), wait: underway.Wait}
 	k.encoder.family = f
 	if protect {
 		k.encoder.flags = nftTableFOwner | nftTableFPersist
@@ -70,9 +73,6 @@ func (k *kernel) commit(tx *transaction) error {
 	defer k.encoder.release()
 	return k.exchange(batch)
 }
-
-// deleteTable deletes the table.
-func (k *kernel) deleteTable() error { return k.exchange(k.encoder.encodeDelete()) }
 
 // tableExists tells whether there is a table of the name, whatever it holds. A kernel without nftables, which says EINVAL to everything, has none.
 func (k *kernel) tableExists() (bool, error) {

@@ -50,22 +50,10 @@ func (k *kernel) strange() (strange bool, err error) {
 
 // ownChain tells that a chain is of our making, or of another table: the kernel lists those of all.
 func ownChain(attributes []byte) (bool, error) {
-	var table, name string
-	hooked := false
-	err := eachAttribute(attributes, func(typ uint16, data []byte) error {
-		switch typ {
-		case unix.NFTA_CHAIN_TABLE:
-			table = strings.TrimRight(string(data), "\x00")
-		case unix.NFTA_CHAIN_NAME:
-			name = strings.TrimRight(string(data), "\x00")
-		case unix.NFTA_CHAIN_HOOK:
-			hooked = true
-		}
-		return nil
-	})
+	c, err := parseChain(attributes)
 	names := plainChain
-	if hooked {
+	if c.hooked {
 		names = hookedChain
 	}
-	return table != TableName || names.MatchString(name), err
+	return c.table != TableName || names.MatchString(c.name), err
 }
