@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"turnout/proxy"
+	"turnout/proxy/underway"
 )
 
 // Options configure a Backend.
@@ -44,6 +45,7 @@ type Backend struct {
 	excluded map[proxy.ServicePortName]error
 	retryAt  time.Time
 	now      func() time.Time
+	wait     func() // until the packets are through that are in rules
 	// obstructed is what Options.Obstructed was told last.
 	obstructed map[string][]string
 	tally      tally
@@ -108,7 +110,7 @@ func (o *Options) setDefaults() {
 
 func newBackend(o Options, k kernel) *Backend {
 	o.setDefaults()
-	return &Backend{options: o, kernel: k, excluded: map[proxy.ServicePortName]error{}, now: time.Now, counters: noCounters{}}
+	return &Backend{options: o, kernel: k, excluded: map[proxy.ServicePortName]error{}, now: time.Now, wait: underway.Wait, counters: noCounters{}}
 }
 
 // Choice tells which programs the Backend uses, and why.
@@ -215,7 +217,7 @@ func (b *Backend) carryOut(ctx context.Context, scripts []*script) (operations i
 func (b *Backend) once(ctx context.Context, found *found) error {
 	for _, n := range found.jumps {
 		if n > 1 {
-			if err := b.kernel.unjump(ctx, 1); err != nil {
+			if err := b.kernel.unjump(ctx, keepFirst); err != nil {
 				return fmt.Errorf("delete jumps that are there more than once: %w", err)
 			}
 			return nil
@@ -262,8 +264,12 @@ func (b *Backend) rejections(s *proxy.State) (out []proxy.Rejection) {
 // counters that no other rules count with. A chain that a rule of another program leads to stays, without rules.
 func (b *Backend) Cleanup(ctx context.Context) error {
 	b.Forget()
-	if err := b.kernel.unjump(ctx, 0); err != nil {
-		return fmt.Errorf("delete the jumps for %s: %w", b.options.Family, err)
+	// What was translated on its way in is masqueraded on its way out.
+	for _, keep := range []keeper{keepLater, keepNone} {
+		if err := b.kernel.unjump(ctx, keep); err != nil {
+			return fmt.Errorf("delete the jumps for %s: %w", b.options.Family, err)
+		}
+		b.wait()
 	}
 	found, err := b.kernel.look(ctx)
 	if err != nil {

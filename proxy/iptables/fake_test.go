@@ -147,13 +147,13 @@ func (k *fakeKernel) look(context.Context) (*found, error) {
 	return f, nil
 }
 
-func (k *fakeKernel) unjump(_ context.Context, keep int) error {
+func (k *fakeKernel) unjump(_ context.Context, keep keeper) error {
 	seen := newFound()
 	for table, names := range builtin {
 		for _, name := range names {
 			k.tables[table][name] = slices.DeleteFunc(slices.Clone(k.tables[table][name]), func(r string) bool {
 				j, ours := seen.add(table, name, target(r))
-				return ours && seen.jumps[*j] > keep
+				return ours && seen.jumps[*j] > keep(j)
 			})
 		}
 	}

@@ -3,6 +3,7 @@ package iptables
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -119,7 +120,7 @@ func (f *found) once() string {
 
 // parseSave reads what iptables-save prints of a table, and returns deletions of our jumps but for the first so many of each. They may look unlike ours: those of
 // earlier releases of kube-proxy, and of its mode ipvs, have other matches and comments.
-func (f *found) parseSave(table, text string, keep int) (surplus []string) {
+func (f *found) parseSave(table, text string, keep keeper) (surplus []string) {
 	for l := range strings.Lines(text) {
 		l = strings.TrimSpace(l)
 		if name, ok := strings.CutPrefix(l, ":"); ok {
@@ -132,9 +133,24 @@ func (f *found) parseSave(table, text string, keep int) (surplus []string) {
 		if len(words) < 4 || words[0] != "-A" || words[len(words)-2] != "-j" {
 			continue
 		}
-		if j, ok := f.add(table, words[1], words[len(words)-1]); ok && f.jumps[*j] > keep {
+		if j, ok := f.add(table, words[1], words[len(words)-1]); ok && f.jumps[*j] > keep(j) {
 			surplus = append(surplus, "-D "+strings.TrimPrefix(l, "-A "))
 		}
 	}
 	return surplus
+}
+
+// A keeper says how many jumps of a kind to keep.
+type keeper func(*Jump) int
+
+func keepNone(*Jump) int { return 0 }
+
+func keepFirst(*Jump) int { return 1 }
+
+// keepLater keeps all but those by which new connections are translated.
+func keepLater(j *Jump) int {
+	if j.Table == nat && j.To != postroutingChain {
+		return 0
+	}
+	return math.MaxInt
 }

@@ -26,7 +26,7 @@ func TestParseSave(t *testing.T) {
 COMMIT
 `
 	f := newFound()
-	surplus := f.parseSave(nat, text, 1)
+	surplus := f.parseSave(nat, text, keepFirst)
 	if diff := cmp.Diff([]string{`-D PREROUTING -p tcp -m comment --comment "a b" -j KUBE-SERVICES`}, surplus); diff != "" {
 		t.Errorf("surplus: -want +got:\n%s", diff)
 	}
@@ -50,7 +50,7 @@ func FuzzParseSave(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, table := range tables {
 			found := newFound()
-			for _, l := range found.parseSave(table, text, 1) {
+			for _, l := range found.parseSave(table, text, keepFirst) {
 				if !strings.HasPrefix(l, "-D ") || strings.ContainsAny(l, "\n") {
 					t.Errorf("surplus %q", l)
 				}

@@ -18,7 +18,7 @@ type kernel interface {
 	// look finds out what there is of ours.
 	look(ctx context.Context) (*found, error)
 	// unjump deletes our jumps but for the first so many of each.
-	unjump(ctx context.Context, keep int) error
+	unjump(ctx context.Context, keep keeper) error
 	// damage says what is missing of what was written, "" if nothing is.
 	damage(ctx context.Context, want *expectation) (string, error)
 	// obstacles are rules of others in the tables of ours that the programs cannot read.
@@ -45,12 +45,12 @@ type legacyKernel struct{ *programs }
 func (k *legacyKernel) chunk() int { return 0 }
 
 func (k *legacyKernel) look(ctx context.Context) (*found, error) {
-	f, _, err := k.read(ctx, 1)
+	f, _, err := k.read(ctx, keepFirst)
 	return f, err
 }
 
 // read returns what there is, and deletions of our jumps but for the first so many of each, by table.
-func (k *legacyKernel) read(ctx context.Context, keep int) (*found, map[string][]string, error) {
+func (k *legacyKernel) read(ctx context.Context, keep keeper) (*found, map[string][]string, error) {
 	f, surplus := newFound(), map[string][]string{}
 	for _, table := range tables {
 		text, err := k.save(ctx, table)
@@ -62,7 +62,7 @@ func (k *legacyKernel) read(ctx context.Context, keep int) (*found, map[string][
 	return f, surplus, nil
 }
 
-func (k *legacyKernel) unjump(ctx context.Context, keep int) error {
+func (k *legacyKernel) unjump(ctx context.Context, keep keeper) error {
 	_, surplus, err := k.read(ctx, keep)
 	if err != nil {
 		return err
@@ -179,7 +179,7 @@ func (k *nftKernel) read() (*found, []compat.Rule, error) {
 	return f, jumps, nil
 }
 
-func (k *nftKernel) unjump(_ context.Context, keep int) error {
+func (k *nftKernel) unjump(_ context.Context, keep keeper) error {
 	_, jumps, err := k.read()
 	if err != nil {
 		return err
@@ -187,7 +187,7 @@ func (k *nftKernel) unjump(_ context.Context, keep int) error {
 	seen := newFound()
 	surplus := slices.DeleteFunc(jumps, func(r compat.Rule) bool {
 		j, _ := seen.add(r.Table, r.Chain, r.Jump)
-		return seen.jumps[*j] <= keep
+		return seen.jumps[*j] <= keep(j)
 	})
 	if len(surplus) == 0 {
 		return nil

@@ -11,6 +11,7 @@ import (
 
 	"turnout/proxy"
 	"turnout/proxy/nftables/compat"
+	"turnout/proxy/underway"
 )
 
 // Iptables is what kube-proxy in mode iptables or ipvs left in one family's tables, as far as the tables are of iptables-nft. It is read and
@@ -147,18 +148,36 @@ func (i *Iptables) chain(c compat.Chain) Object {
 	return Object{Family: i.Family, Kind: "chain", Table: c.Table, Name: c.Name}
 }
 
-// Remove removes what was found. The jumps go first and all at once: from then on no packet meets a rule of what is left, and the
-// connections that were translated go on, since that is remembered for each. What is gone already is no error.
+// Remove removes what was found. The jumps go first, those by which new connections are translated before all others: from then on no packet meets a rule of what is
+// left, and the connections that were translated go on, since that is remembered for each. What is gone already is no error.
 func (i *Iptables) Remove() error {
 	reader := compat.New(i.Family)
-	if err := inChunks(i.jumps, i.jump, reader.Delete); err != nil {
-		return err
+	early, late := i.inOrder()
+	for _, jumps := range [][]compat.Rule{early, late} {
+		if err := inChunks(jumps, i.jump, reader.Delete); err != nil {
+			return err
+		}
+		if len(jumps) > 0 {
+			underway.Wait()
+		}
 	}
 	// Chains lead to each other, so all are emptied before the first is deleted.
 	if err := inChunks(i.chains, i.chain, reader.Empty); err != nil {
 		return err
 	}
 	return inChunks(i.chains, i.chain, reader.DeleteChains)
+}
+
+// inOrder splits the jumps: early are those by which new connections are translated, and late what becomes of such connections on their way.
+func (i *Iptables) inOrder() (early, late []compat.Rule) {
+	for _, r := range i.jumps {
+		if r.Table == "nat" && (r.Chain == "PREROUTING" || r.Chain == "OUTPUT") {
+			early = append(early, r)
+		} else {
+			late = append(late, r)
+		}
+	}
+	return early, late
 }
 
 // chunk is how many messages one batch has: the kernel answers each, and the answers must fit the socket's buffer.

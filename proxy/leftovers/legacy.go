@@ -15,6 +15,7 @@ import (
 
 	"turnout/proxy"
 	"turnout/proxy/iptables"
+	"turnout/proxy/underway"
 )
 
 // Legacy is what kube-proxy left in one family's tables of iptables-legacy, which are apart from those of nftables. They are read and written
@@ -58,7 +59,7 @@ func (l *Legacy) look(t *xtable) error {
 	if err != nil {
 		return err
 	}
-	_, kept, gone, err := t.without(l.scope)
+	_, kept, gone, err := t.without(l.scope, false)
 	if err != nil {
 		return err
 	}
@@ -85,7 +86,7 @@ func (l *Legacy) Objects() []Object { return l.gone }
 // Kept lists the chains that stay because another program's chains lead to them.
 func (l *Legacy) Kept() []Object { return l.kept }
 
-// Remove removes what was found. Each table is replaced in one step, in which other programs' rules keep their bytes and their counters; limits
+// Remove removes what was found: first what translates new connections, and then the rest. Each table is replaced in one step, in which other programs' rules keep their bytes and their counters; limits
 // and the like begin anew, as with every change by iptables-legacy. If other programs change the table meanwhile, it is tried again.
 func (l *Legacy) Remove() error {
 	if len(l.tables) == 0 {
@@ -100,24 +101,33 @@ func (l *Legacy) Remove() error {
 	}
 	defer unlock()
 	var errs []error
-	for _, name := range l.tables {
-		err := withSocket(l.family, func(fd int) error { return l.removeFrom(fd, name) })
-		if err != nil {
-			errs = append(errs, fmt.Errorf("write table %s of iptables-legacy for %s: %w", name, l.family, err))
+	for _, first := range []bool{true, false} {
+		for _, name := range l.tables {
+			err := withSocket(l.family, func(fd int) error { return l.removeFrom(fd, name, first) })
+			if err != nil {
+				errs = append(errs, fmt.Errorf("write table %s of iptables-legacy for %s: %w", name, l.family, err))
+			}
 		}
+		if len(errs) > 0 {
+			break
+		}
+		underway.Wait()
 	}
 	return errors.Join(errs...)
 }
 
-func (l *Legacy) removeFrom(fd int, name string) error {
+func (l *Legacy) removeFrom(fd int, name string, first bool) error {
 	for attempt := 0; ; attempt++ {
 		t, err := readTable(fd, l.family, name)
 		if err != nil {
 			return err
 		}
-		next, kept, _, err := t.without(l.scope)
+		next, kept, _, err := t.without(l.scope, first)
 		if err != nil {
 			return err
+		}
+		if !slices.Contains(kept, false) {
+			return nil
 		}
 		if err = replaceTable(fd, next, kept); !errors.Is(err, unix.EAGAIN) || attempt == attempts {
 			return err

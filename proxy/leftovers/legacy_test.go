@@ -4,9 +4,11 @@ import (
 	"errors"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"turnout/proxy"
@@ -51,11 +53,11 @@ func TestKernelTableThatChanged(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, place := range []*uint32{&x.entry[0], &x.end[3]} {
-				if _, _, _, err := x.without(Scope{Iptables: true}); err != nil {
+				if _, _, _, err := x.without(Scope{Iptables: true}, false); err != nil {
 					t.Error(err)
 				}
 				*place += 8
-				if _, _, _, err := x.without(Scope{Iptables: true}); !errors.Is(err, errBlob) {
+				if _, _, _, err := x.without(Scope{Iptables: true}, false); !errors.Is(err, errBlob) {
 					t.Errorf("a table whose head does not fit: %v", err)
 				}
 				*place -= 8
@@ -64,6 +66,46 @@ func TestKernelTableThatChanged(t *testing.T) {
 		})
 		if err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// The first step takes away the jumps by which new connections are translated, and nothing else.
+func TestKernelLegacyFirst(t *testing.T) {
+	iptables := func(args ...string) string {
+		out, err := exec.Command("iptables-legacy", append([]string{"-w", "-t", "nat"}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Skipf("needs iptables-legacy and its kernel: %v\n%s", err, out)
+		}
+		return string(out)
+	}
+	proxytest.InNamespace(t, func() {
+		for _, rule := range []string{
+			"-N KUBE-SERVICES", "-N KUBE-POSTROUTING", "-A KUBE-SERVICES -d 10.96.0.1/32 -j ACCEPT", "-A PREROUTING -s 192.0.2.1/32 -j ACCEPT",
+			"-A PREROUTING -j KUBE-SERVICES", "-A OUTPUT -j KUBE-SERVICES", "-A INPUT -s 192.0.2.2/32 -j ACCEPT", "-A POSTROUTING -j KUBE-POSTROUTING",
+		} {
+			iptables(strings.Fields(rule)...)
+		}
+		before := iptables("-S")
+		want := strings.NewReplacer("-A PREROUTING -j KUBE-SERVICES\n", "", "-A OUTPUT -j KUBE-SERVICES\n", "").Replace(before)
+		if want == before {
+			t.Fatalf("no jumps:\n%s", before)
+		}
+		l, err := FindLegacy(Scope{Iptables: true}, proxy.IPv4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := withSocket(proxy.IPv4, func(fd int) error { return l.removeFrom(fd, "nat", true) }); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, iptables("-S")); d != "" {
+			t.Errorf("after the first step (-want +got):\n%s", d)
+		}
+		if err := l.Remove(); err != nil {
+			t.Fatal(err)
+		}
+		if got := iptables("-S"); strings.Contains(got, "KUBE") || !strings.Contains(got, "192.0.2.2") {
+			t.Errorf("in the end:\n%s", got)
 		}
 	})
 }

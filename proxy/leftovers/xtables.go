@@ -80,7 +80,10 @@ func chains(entries []xentry) (out []string) {
 
 // without returns the table without the chains in scope and the rules of kube-proxy's that lead to them, which of its entries are in what it
 // returns, and the chains that are not. A chain that another program's chain leads to is kept, with all that it leads to itself.
-func (t *xtable) without(s Scope) (out *xtable, kept []bool, gone map[string]bool, err error) {
+//
+// With first set it is only without the rules by which new connections come to these chains, which are to go before what becomes of such connections on their way
+// out.
+func (t *xtable) without(s Scope, first bool) (out *xtable, kept []bool, gone map[string]bool, err error) {
 	entries, err := t.parse()
 	if err != nil {
 		return nil, nil, nil, err
@@ -88,12 +91,15 @@ func (t *xtable) without(s Scope) (out *xtable, kept []bool, gone map[string]boo
 	s = s.beside(chains(entries))
 	owned := func(chain string) bool { return s.owns(t.name, chain) }
 	gone = droppable(entries, owned, t.ofKubeProxy)
+	if first {
+		gone = nil
+	}
 	kept = make([]bool, len(entries))
 	places := make(map[int]int, len(entries)+1) // from old to new; what is dropped is the next that is not
 	size := 0
 	for i, e := range entries {
 		places[e.at] = size
-		jump := owned(leadsTo(entries, e)) && !owned(e.in) && t.ofKubeProxy(e.in)
+		jump := owned(leadsTo(entries, e)) && !owned(e.in) && t.ofKubeProxy(e.in) && (!first || t.translates(e))
 		if kept[i] = !gone[e.in] && !jump; kept[i] {
 			size += len(e.bytes)
 		}
@@ -126,6 +132,17 @@ func (t *xtable) without(s Scope) (out *xtable, kept []bool, gone map[string]boo
 		out.entry[h], out.end[h] = uint32(entry), uint32(end)
 	}
 	return out, kept, gone, nil
+}
+
+// translates tells that an entry is in a chain that packets meet where their destination is translated.
+func (t *xtable) translates(e xentry) bool {
+	const prerouting, output = 0, 3 // NF_INET_PRE_ROUTING and NF_INET_LOCAL_OUT
+	for _, h := range []int{prerouting, output} {
+		if t.hooks&(1<<h) != 0 && e.at >= int(t.entry[h]) && e.at <= int(t.end[h]) {
+			return t.name == "nat"
+		}
+	}
+	return false
 }
 
 // leadsTo is the chain that a rule leads to; "" if none. A rule without a target leads to the next one.
