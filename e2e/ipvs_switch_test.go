@@ -125,13 +125,27 @@ func (c *cluster) startIn(mode string) *process {
 	return p
 }
 
+// ipvsConnections lists what IPVS tracks, with states and the seconds until each is forgotten.
+func (c *cluster) ipvsConnections() (text string) {
+	c.t.Helper()
+	err := c.Node().Do(func() error {
+		raw, err := os.ReadFile("/proc/thread-self/net/ip_vs_conn")
+		text = string(raw)
+		return err
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return text
+}
+
 // noneLeft waits until mode ipvs has nothing on the node any longer.
 func (c *cluster) noneLeft() {
 	c.t.Helper()
 	var left string
 	defer func() {
 		if c.t.Failed() {
-			c.t.Logf("left:\n%s", left)
+			c.t.Logf("left:\n%s\n%s", left, c.ipvsConnections())
 		}
 	}()
 	eventually(c.t, "everything of mode ipvs gone", func() bool {

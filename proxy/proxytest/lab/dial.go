@@ -45,6 +45,8 @@ type Outcome struct {
 	ICMP bool
 	// Took is the time until the result was known.
 	Took time.Duration
+	// Ended is when it was known.
+	Ended time.Time
 	// Err is why there is no connection; nil if there is one.
 	Err error
 }
@@ -104,7 +106,7 @@ func dial(protocol proxy.Protocol, to netip.AddrPort, o DialOptions) Outcome {
 	default:
 		err = fmt.Errorf("no client for %s", protocol)
 	}
-	out := Outcome{ICMP: icmp, Err: err, Took: time.Since(start)}
+	out := Outcome{ICMP: icmp, Err: err, Took: time.Since(start), Ended: time.Now()}
 	if err == nil {
 		var g greeting
 		g, out.Err = parseBanner(line)
@@ -134,6 +136,13 @@ func openTCP(from, to netip.AddrPort, timeout time.Duration) (c *net.TCPConn, ic
 	// The dialer closes a socket that could not connect; its error queue is read from a duplicate.
 	queue := -1
 	d := dialer(to, func(fd int) (err error) {
+		if from.Port() == 0 {
+			// Then the port is chosen as without an address, in turn, and not by chance: IPVS remembers a connection for ten seconds after its end, and when it
+			// forgets it has conntrack forget, too, whatever connection has come in its place (ip_vs_conn_drop_conntrack).
+			if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+				return err
+			}
+		}
 		queue, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		return err
 	})

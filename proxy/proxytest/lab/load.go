@@ -45,7 +45,7 @@ type LoadReport struct {
 // maxErrors is how many failures a report describes.
 const maxErrors = 5
 
-// String returns one line, such as "500 ok, 0 failed: pod-1 251, pod-2 249".
+// String returns one line, such as "500 ok, 0 failed: pod-1 251, pod-2 249", and when and how each of the Errors came.
 func (r LoadReport) String() string {
 	var servers []string
 	for _, name := range slices.Sorted(maps.Keys(r.Servers)) {
@@ -53,7 +53,7 @@ func (r LoadReport) String() string {
 	}
 	parts := []string{fmt.Sprintf("%d ok, %d failed: %s", r.OK, r.Failed, strings.Join(servers, ", "))}
 	for _, e := range r.Errors {
-		parts = append(parts, e.String())
+		parts = append(parts, fmt.Sprintf("%s at %s after %v: %v", e, e.Ended.Format("15:04:05.000"), e.Took.Round(time.Millisecond), e.Err))
 	}
 	return strings.Join(parts, "; ")
 }
