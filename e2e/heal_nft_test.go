@@ -58,10 +58,10 @@ func (n *nft) try(text string, args ...string) (string, error) {
 	return out.String(), err
 }
 
-// handle is the number by which the kernel knows the own table of IPv4: another one is another table.
-func (n *nft) handle() string {
+// handle is the number by which the kernel knows a table of IPv4: another one is another table.
+func (n *nft) handle(table string) string {
 	n.t.Helper()
-	first, _, _ := strings.Cut(n.run("-a", "-t", "list", "table", "ip", "kube-proxy"), "\n")
+	first, _, _ := strings.Cut(n.run("-a", "-t", "list", "table", "ip", table), "\n")
 	return first
 }
 

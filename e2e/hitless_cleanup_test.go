@@ -1,34 +1,86 @@
 package e2e
 
 import (
-	"context"
 	"net/netip"
 	"testing"
 	"time"
 
 	"turnout/proxy"
+	"turnout/proxy/nftables"
 	"turnout/proxy/proxytest"
 	"turnout/proxy/proxytest/lab"
 )
 
-// TestHitlessCleanup takes the table away and puts it back, again and again, while another one serves the same address, as that of another mode does at a change of modes: no
-// client may notice. The table rejects the ports of its addresses that it does not serve, so a packet that is in it must not find it half empty.
-func TestHitlessCleanup(t *testing.T) {
-	b := newBench(t)
-	n := newNft(t, b.Node())
+// beside has another table serve steadyWeb, too, behind ours, as that of another mode does at a change of modes.
+func (b *bench) beside() {
+	b.t.Helper()
+	n := newNft(b.t, b.Node())
 	n.run("add", "table", "ip", "other")
 	n.run("add", "chain", "ip", "other", "prerouting", "{ type nat hook prerouting priority -90; }")
 	n.run("add", "rule", "ip", "other", "prerouting", "ip daddr 10.96.0.1 tcp dport 80 dnat to "+b.endpoints(proxy.IPv4, 8080)[staying])
-	s := proxytest.NewState(proxy.IPv4, b.steady()...)
-	l := startLoad(t, b.Host("pod-3"), proxy.TCP, netip.MustParseAddrPort(steadyWeb), lab.LoadOptions{Parallel: 8})
+}
+
+// again does something again and again while clients connect to steadyWeb: none may notice.
+func (b *bench) again(do func(n int) error) {
+	b.t.Helper()
+	l := startLoad(b.t, b.Host("pod-3"), proxy.TCP, netip.MustParseAddrPort(steadyWeb), lab.LoadOptions{Parallel: 8, Attempts: 1 << 30})
 	times := 0
 	for end := time.Now().Add(2 * *hitlessFor); time.Now().Before(end) || times < 10; times++ {
-		b.apply(s)
-		time.Sleep(time.Millisecond)
-		if err := b.backends[proxy.IPv4].Cleanup(context.Background()); err != nil {
-			t.Fatal(err)
+		if err := do(times); err != nil {
+			b.t.Fatal(err)
 		}
 	}
 	l.judge()
-	t.Logf("taken away %d times", times)
+	b.t.Logf("%d times", times)
+}
+
+// TestHitlessCleanup takes the table away and puts it back while another one serves the same address. The table rejects the ports of its addresses that it does not serve, so a
+// packet that is in it must not find it half empty.
+func TestHitlessCleanup(t *testing.T) {
+	b := newBench(t)
+	b.beside()
+	s := proxytest.NewState(proxy.IPv4, b.steady()...)
+	b.again(func(int) error {
+		b.apply(s)
+		time.Sleep(time.Millisecond)
+		return b.backends[proxy.IPv4].Cleanup(t.Context())
+	})
+}
+
+// TestHitlessGate makes the table of mode ipvs anew, as a process does that starts, and takes it away, while something else chooses the endpoints, in the place of IPVS.
+func TestHitlessGate(t *testing.T) {
+	b := newBench(t)
+	b.beside()
+	s := proxytest.NewState(proxy.IPv4, b.steady()...)
+	var g *nftables.Gate
+	if err := b.Node().Do(func() (err error) { g, err = nftables.OpenGate(proxy.IPv4); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	n := newNft(t, b.Node())
+	for name, most := range map[string]int{"made anew": 0, "taken away": 3} {
+		t.Run(name, func(t *testing.T) {
+			b := &bench{b.Lab, t, b.backends}
+			var first, last string
+			b.again(func(i int) error {
+				g.Forget()
+				if _, _, err := g.Admit(s, func(netip.Addr) bool { return false }); err != nil {
+					return err
+				}
+				if _, err := g.Retire(); err != nil {
+					return err
+				}
+				if last = n.handle(nftables.GateTable); first == "" {
+					first = last
+				}
+				if most > 0 && i%most == most-1 {
+					return g.Cleanup()
+				}
+				return nil
+			})
+			if (first == last) != (most == 0) {
+				t.Errorf("the table was %s at first and is %s", first, last)
+			}
+		})
+	}
 }

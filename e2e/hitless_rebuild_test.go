@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"turnout/proxy"
+	"turnout/proxy/nftables"
 	"turnout/proxy/proxytest"
 	"turnout/proxy/proxytest/lab"
 )
@@ -60,7 +61,7 @@ func TestHitlessRebuild(t *testing.T) {
 		{"with larger maps as it grows", 1, func(b *bench) {
 			// The maps have room for twice what was needed when they were made, and are made anew each time.
 			n := newNft(b.t, b.Node())
-			table := n.handle()
+			table := n.handle(nftables.TableName)
 			for services := 50; services <= 800; services *= 4 {
 				before := n.size("endpoints")
 				b.apply(proxytest.NewState(proxy.IPv4, append(b.steady(), ballast(services)...)...))
@@ -69,18 +70,18 @@ func TestHitlessRebuild(t *testing.T) {
 				}
 				time.Sleep(*hitlessFor / 4)
 			}
-			if n.handle() != table {
+			if n.handle(nftables.TableName) != table {
 				b.t.Error("the table was replaced without need")
 			}
 		}},
 		{"from nothing", 2, func(b *bench) {
 			n := newNft(b.t, b.Node())
 			for range 3 {
-				before := n.handle()
+				before := n.handle(nftables.TableName)
 				n.run("add", "set", "ip", "kube-proxy", "foreign", "{ type ipv4_addr; }")
 				b.backends[proxy.IPv4].Forget()
 				b.apply(proxytest.NewState(proxy.IPv4, append(b.steady(), ballast(50)...)...))
-				if n.handle() == before {
+				if n.handle(nftables.TableName) == before {
 					b.t.Error("the table with a foreign set is still the same")
 				}
 				time.Sleep(*hitlessFor / 4)

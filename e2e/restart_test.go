@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"turnout/proxy"
+	"turnout/proxy/nftables"
 	"turnout/proxy/proxytest/lab"
 )
 
@@ -108,7 +109,7 @@ func TestRestartStopped(t *testing.T) {
 	c.set(c.stock("pod-1")...)
 	p := c.start()
 	s := c.open()
-	before, table := bothListings(n), n.handle()
+	before, table := bothListings(n), n.handle(nftables.TableName)
 	p.stop()
 	if diff := cmp.Diff(before, bothListings(n)); diff != "" {
 		t.Errorf("stopping changed the tables (-before +after):\n%s", diff)
@@ -117,7 +118,7 @@ func TestRestartStopped(t *testing.T) {
 		l.goesOn(10)
 	}
 	c.start()
-	if now := n.handle(); now != table {
+	if now := n.handle(nftables.TableName); now != table {
 		t.Errorf("the table was %s, now it is %s: it was replaced without need", table, now)
 	}
 	if diff := cmp.Diff(before, bothListings(n)); diff != "" {

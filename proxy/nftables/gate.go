@@ -47,7 +47,7 @@ func (g *Gate) PortID() uint32 { return g.kernel.socket.portID() }
 // Probe finds out whether the kernel takes everything that the table is made of, in a table of another name that no packet ever meets. The error says what is missing.
 func (g *Gate) Probe() error {
 	t := newGateTable(&proxy.State{Family: g.family, Node: &proxy.Node{MasqueradeMark: 1 << 14}}, func(netip.Addr) bool { return false })
-	tx := t.build()
+	tx := t.build(replace)
 	t.class(tx, gateClass{actions: [3]proxy.Action{{Masquerade: true}, {Verdict: proxy.Reject}, {Verdict: proxy.Drop}}, restricted: true})
 	return g.kernel.try(tx)
 }
@@ -70,10 +70,20 @@ func (g *Gate) Admit(s *proxy.State, own func(netip.Addr) bool) (operations int,
 		}
 		g.Forget() // either the table is not what it was believed to be, or a Service is refused: the rebuild tells
 	}
+	return g.rebuild(s, own)
+}
+
+// rebuild makes the whole table: on what is there if that is of this layout, or else from nothing. A packet that is in the rules of a table that is replaced finds its maps
+// empty.
+func (g *Gate) rebuild(s *proxy.State, own func(netip.Addr) bool) (operations int, rejected []proxy.Rejection, err error) {
 	defer func() { g.kernel.encoder.apart = false }()
-	for range 2 {
+	ways := []start{replace, replace}
+	if g.refillable() {
+		ways = append([]start{refill}, ways...)
+	}
+	for _, how := range ways {
 		g.table = newGateTable(s, own)
-		tx := g.table.build()
+		tx := g.table.build(how)
 		if err = g.commit(tx); err == nil {
 			return tx.operations(), nil, nil
 		}
@@ -81,9 +91,26 @@ func (g *Gate) Admit(s *proxy.State, own func(netip.Addr) bool) (operations int,
 		if rejected = refusedBy(tx, err); len(rejected) > 0 {
 			return 0, rejected, nil
 		}
-		g.kernel.encoder.apart = true // so that the kernel's answer names one Service
+		g.kernel.encoder.apart = how == replace // so that the kernel's answer names one Service
 	}
 	return 0, nil, fmt.Errorf("program table %s for %s: %w", GateTable, s.Family, err)
+}
+
+// refillable tells that the table in the kernel is of this layout, and that packets come to it by its own chains alone. What else is in it does nothing once its rules are
+// flushed. After an error it is not: then a table that is replaced is the way to a known one.
+func (g *Gate) refillable() bool {
+	ours, err := g.kernel.tableIsOurs()
+	if err != nil || !ours {
+		return false
+	}
+	chains, err := g.kernel.hookedChains()
+	want := map[string]uint32{natPrerouting: unix.NF_INET_PRE_ROUTING, natOutput: unix.NF_INET_LOCAL_OUT, natPostrouting: unix.NF_INET_POST_ROUTING}
+	for _, c := range chains {
+		if hook, ok := want[c.name]; !ok || hook != c.hook {
+			return false
+		}
+	}
+	return err == nil && len(chains) == len(want)
 }
 
 // Retire deletes what the State of the last Admit has no longer.
@@ -221,7 +248,7 @@ func refusedBy(tx *transaction, err error) (out []proxy.Rejection) {
 
 // WriteGateText writes the table that a Gate makes for a State, as nft lists it, if the node has none of the Services' addresses anyway.
 func WriteGateText(w io.Writer, s *proxy.State) error {
-	tx := newGateTable(s, func(netip.Addr) bool { return false }).build()
+	tx := newGateTable(s, func(netip.Addr) bool { return false }).build(replace)
 	var b strings.Builder
 	printer{Builder: &b, family: s.Family, owners: tx.owners}.table(GateTable, tx)
 	_, err := io.WriteString(w, b.String())
@@ -233,22 +260,22 @@ type gateTable struct {
 	writer              writer
 	sets                *gateSets
 	state               *proxy.State
-	classes             map[string]uint32 // whose chains were made: their numbers, by name
+	classes             map[gateClass]bool // whose chains were made
 	own                 func(netip.Addr) bool
 	serviceIPs, hairpin *references
 	bytes               arena
 }
 
 func newGateTable(s *proxy.State, own func(netip.Addr) bool) *gateTable {
-	t := &gateTable{writer: writer{family: s.Family, mark: s.Node.MasqueradeMark}, sets: newGateSets(), state: s, classes: map[string]uint32{},
+	t := &gateTable{writer: writer{family: s.Family, mark: s.Node.MasqueradeMark}, sets: newGateSets(), state: s, classes: map[gateClass]bool{},
 		own: own}
 	t.serviceIPs, t.hairpin = newReferences(t.sets.serviceIPs, 1), newReferences(t.sets.hairpin, 2)
 	return t
 }
 
-// build returns the transaction that replaces the whole table.
-func (t *gateTable) build() *transaction {
-	tx := &transaction{start: replace, sets: t.sets.all()}
+// build returns the transaction that makes the whole table.
+func (t *gateTable) build(how start) *transaction {
+	tx := &transaction{start: how, sets: t.sets.all()}
 	tx.chains = append(t.writer.gateSharedChains(t.sets), t.writer.gateBaseChains(t.sets)...)
 	t.diffNode(tx, &proxy.Node{}, t.state.Node)
 	services := slices.SortedFunc(maps.Values(maps.Collect(t.state.Services.All())), func(a, b *proxy.Service) int { return a.Name.Compare(b.Name) })
@@ -314,13 +341,12 @@ func (t *gateTable) elements(tx *transaction, s *proxy.Service) (out []element) 
 	return out
 }
 
-// class returns the number of a class, and makes its chain and the way to it if it is new. It keeps its number as long as the table lives.
+// class returns the number of a class, and makes its chain and the way to it if it is new.
 func (t *gateTable) class(tx *transaction, c gateClass) uint32 {
-	name := c.name()
-	n, ok := t.classes[name]
-	if !ok {
-		n = uint32(len(t.classes) + 1)
-		t.classes[name] = n
+	n := c.number()
+	if !t.classes[c] {
+		name := c.name()
+		t.classes[c] = true
 		tx.chains = append(tx.chains, t.writer.gateClassChain(t.sets, t.state.Node, c))
 		tx.add(element{set: t.sets.dispatch, key: t.bytes.numberKey(n), more: &details{chain: name}}, -1)
 	}

@@ -128,7 +128,7 @@ func (i *interrupted) receive(b []byte, wait bool) (int, error) {
 // The kernel follows all verdicts of a map when one is added: there must be no more of them for more Services.
 func TestGateVerdicts(t *testing.T) {
 	verdicts := func(services int) (n int) {
-		tx := newGateTable(proxytest.LargeState(services), func(netip.Addr) bool { return false }).build()
+		tx := newGateTable(proxytest.LargeState(services), func(netip.Addr) bool { return false }).build(replace)
 		for _, l := range tx.new {
 			if l.set.verdicts() {
 				n += len(l.elements)

@@ -44,9 +44,28 @@ type gateClass struct {
 func gateClassOf(f *proxy.Frontend) gateClass {
 	c := gateClass{restricted: f.AllowedSources != nil}
 	for o, a := range f.Actions {
-		c.actions[o] = proxy.Action{Verdict: a.Verdict, Masquerade: a.Masquerade}
+		c.actions[o] = proxy.Action{Verdict: a.Verdict, Masquerade: a.Masquerade && a.Verdict == proxy.Forward}
 	}
 	return c
+}
+
+// number is the class as the packet's priority has it. It means the same to every process: a packet may be in rules of the one before when this one makes the table anew.
+func (c gateClass) number() uint32 {
+	n := uint32(1) // 0 is the priority of a packet that has none
+	if c.restricted {
+		n |= 2
+	}
+	for i, a := range c.actions {
+		word := uint32(a.Verdict) + 1 // reject, drop
+		if a.Verdict == proxy.Forward {
+			word = 0
+			if a.Masquerade {
+				word = 1
+			}
+		}
+		n |= word << (2 + 2*i)
+	}
+	return n
 }
 
 // name is that of the class's chain: accept, masquerade_unless_pod_accept, restricted_drop.

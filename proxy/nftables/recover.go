@@ -66,7 +66,8 @@ func (k *kernel) recover() (*memory, error) {
 }
 
 func (k *kernel) tableIsOurs() (ours bool, err error) {
-	err = k.request(unix.NFT_MSG_GETTABLE, 0, func(a *attributes) { a.str(unix.NFTA_TABLE_NAME, TableName) },
+	name := k.encoder.tableName()
+	err = k.request(unix.NFT_MSG_GETTABLE, 0, func(a *attributes) { a.str(unix.NFTA_TABLE_NAME, name) },
 		func(_ received, attributes []byte) error {
 			return eachAttribute(attributes, func(typ uint16, data []byte) error {
 				if typ == nftaTableUserdata {
@@ -80,7 +81,7 @@ func (k *kernel) tableIsOurs() (ours bool, err error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look for table %s %s: %w", k.family, TableName, err)
+		return false, fmt.Errorf("look for table %s %s: %w", k.family, name, err)
 	}
 	return ours, nil
 }
