@@ -136,7 +136,7 @@ preflight_loaded() {
 short_beside() {
   preflight "$1"
   nftables "$1" 'TestKernelWalk|TestKernelGate'
-  ipvs "$1" 'TestKernelHeal|TestKernelGraceful'
+  ipvs "$1" 'TestKernelHeal|TestKernelGraceful|TestKernelAwait'
   leftovers "$1"
   traffic "$1" -test.run '^(TestTraffic|TestHairpin)$'
   flows "$1"

@@ -216,6 +216,7 @@ func (b *Backend) step(s *proxy.State) (operations int, refused map[proxy.Servic
 	if len(refused) > 0 {
 		return operations, refused, nil
 	}
+	var added []netip.Addr
 	changes := b.applied.diff(&b.options, s)
 	for i := range changes {
 		c := &changes[i]
@@ -227,6 +228,9 @@ func (b *Backend) step(s *proxy.State) (operations int, refused map[proxy.Servic
 		switch err := b.do(c); {
 		case err == nil:
 			operations++
+			if c.kind == addAddress {
+				added = append(added, c.addr)
+			}
 		case removal || unexpected(err):
 			return operations, nil, err
 		case c.kind == addAddress:
@@ -237,6 +241,9 @@ func (b *Backend) step(s *proxy.State) (operations int, refused map[proxy.Servic
 	}
 	if len(refused) > 0 {
 		return operations, refused, nil
+	}
+	if err := b.kernel.device.Await(added...); err != nil {
+		return operations, nil, err
 	}
 	retired, err := b.kernel.gate.Retire()
 	return operations + retired, nil, err

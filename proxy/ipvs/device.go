@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -18,8 +19,9 @@ const Device = "kube-ipvs0"
 
 // dummy is the device in the kernel. It stays down: the addresses are local all the same, and nothing is ever sent through it.
 type dummy struct {
-	family proxy.Family
-	handle *netlink.Handle
+	family   proxy.Family
+	handle   *netlink.Handle
+	patience time.Duration // of Await
 }
 
 var _ device = (*dummy)(nil)
@@ -29,7 +31,7 @@ func openDevice(f proxy.Family) (*dummy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a route netlink socket: %w", err)
 	}
-	return &dummy{family: f, handle: h}, nil
+	return &dummy{family: f, handle: h, patience: 10 * time.Second}, nil
 }
 
 func (d *dummy) link() (netlink.Link, error) {
@@ -122,6 +124,42 @@ func (d *dummy) Make() error {
 // Add is part of device.
 func (d *dummy) Add(a netip.Addr) error {
 	return d.change(a, "add", d.handle.AddrAdd, unix.EEXIST)
+}
+
+// Await is part of device. An IPv6 address becomes local in the background, after the answer to who added it (addrconf_dad_work), and not before RTNL is free. Until
+// then packets to it leave the node, which nobody must rely on to be past: another mode's rules may go as soon as this mode has its own.
+func (d *dummy) Await(addrs ...netip.Addr) error {
+	if d.family == proxy.IPv4 {
+		return nil
+	}
+	deadline := time.Now().Add(d.patience)
+	for _, a := range addrs {
+		for {
+			local, err := d.local(a)
+			if local {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("address %s of interface %s: packets to it are not the node's after %v (see: ip -6 route get %s): %w", a, Device, d.patience, a, err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return nil
+}
+
+var errElsewhere = errors.New("they go elsewhere")
+
+// local tells whether packets to an address are the node's. The error says why not; it may be that there is no route at all.
+func (d *dummy) local(a netip.Addr) (bool, error) {
+	routes, err := d.handle.RouteGet(a.AsSlice())
+	if err != nil {
+		return false, err
+	}
+	if len(routes) == 0 || routes[0].Type != unix.RTN_LOCAL {
+		return false, errElsewhere
+	}
+	return true, nil
 }
 
 // Delete is part of device.

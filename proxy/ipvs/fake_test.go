@@ -215,6 +215,15 @@ func (d *fakeDevice) Add(a netip.Addr) error {
 	return nil
 }
 
+func (d *fakeDevice) Await(addrs ...netip.Addr) error {
+	for _, a := range addrs {
+		if !d.addrs[a] {
+			return fmt.Errorf("address %s was not added", a)
+		}
+	}
+	return nil
+}
+
 func (d *fakeDevice) Delete(a netip.Addr) error {
 	if err := (*fakeKernel)(d).change("delete address %s", a); err != nil {
 		return err

@@ -38,6 +38,8 @@ type device interface {
 	// Make makes the interface, unless it is there.
 	Make() error
 	Add(netip.Addr) error
+	// Await returns when packets to addresses that were added are the node's.
+	Await(...netip.Addr) error
 	Delete(netip.Addr) error
 	// Remove removes the interface if it has no address of any family left.
 	Remove() error
