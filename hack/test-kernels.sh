@@ -36,9 +36,11 @@ run() {
   passed=$((passed + $(count PASS))) failed=$((failed + lost)) skipped=$((skipped + $(count SKIP)))
   printf '%-7s %-36s %4d passed %3d failed %3d skipped %4ds\n' "$kernel" "$name" "$(count PASS)" "$lost" "$(count SKIP)" $((SECONDS - start))
   if [ "$lost" -gt 0 ]; then
-    # What tests say first: the log of a proxy may stand between that and the end.
-    grep -E '^ +[a-z_]+_test\.go:[0-9]+: ' "$scratch/log" | grep -v ': log of the proxy' | tail -n 20 || true
+    # What tests say comes last: it is what the end of a long log must show, and the log of a proxy may stand between it and the end of its own.
     grep -vE '^ *(=== |--- PASS)' "$scratch/log" | tail -n 40 || true
+    echo "what the tests said:"
+    grep -E '^ +[a-z_]+_test\.go:[0-9]+: ' "$scratch/log" | grep -v ': log of the proxy' | tail -n 20 || true
+    grep -E '^ *--- FAIL: ' "$scratch/log" || true
   fi
   sed -nE 's/^ *--- SKIP: ([^ ]+).*/        skipped \1/p' "$scratch/log"
 }
