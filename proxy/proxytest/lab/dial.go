@@ -131,25 +131,28 @@ func classify(err error) Result {
 	return Failed
 }
 
-// openTCP connects. The second result tells, if that fails, whether an ICMP error was the reason.
+// openTCP connects, from a port that was used by no other for a while if it is left open. The second result tells, if that fails, whether an ICMP error was the reason.
 func openTCP(from, to netip.AddrPort, timeout time.Duration) (c *net.TCPConn, icmp bool, err error) {
+	if from.Port() != 0 {
+		return openTCPFrom(net.TCPAddrFromAddrPort(from), to, timeout)
+	}
+	for range sourcePorts {
+		c, icmp, err = openTCPFrom(&net.TCPAddr{IP: from.Addr().AsSlice(), Port: int(nextPort())}, to, timeout)
+		if !errors.Is(err, unix.EADDRINUSE) && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			break
+		}
+	}
+	return c, icmp, err
+}
+
+func openTCPFrom(from *net.TCPAddr, to netip.AddrPort, timeout time.Duration) (c *net.TCPConn, icmp bool, err error) {
 	// The dialer closes a socket that could not connect; its error queue is read from a duplicate.
 	queue := -1
 	d := dialer(to, func(fd int) (err error) {
-		if from.Port() == 0 {
-			// Then the port is chosen as without an address, in turn, and not by chance: IPVS remembers a connection for ten seconds after its end, and when it
-			// forgets it has conntrack forget, too, whatever connection has come in its place (ip_vs_conn_drop_conntrack).
-			if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
-				return err
-			}
-		}
 		queue, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		return err
 	})
-	d.Timeout, d.KeepAlive = timeout, -1
-	if from.Addr().IsValid() || from.Port() != 0 {
-		d.LocalAddr = net.TCPAddrFromAddrPort(from)
-	}
+	d.Timeout, d.KeepAlive, d.LocalAddr = timeout, -1, from
 	conn, err := d.Dial("tcp", to.String())
 	if queue >= 0 {
 		defer unix.Close(queue)
