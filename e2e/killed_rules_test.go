@@ -98,16 +98,13 @@ func (c *cluster) routings() (map[place]routing, error) {
 		if f == proxy.IPv6 {
 			family, program = "ip6", "ip6tables-"
 		}
-		tables, err := c.output("nft", "list", "tables", family)
+		// All at once: a running proxy may be about to delete the table.
+		text, err := c.output("nft", "list", "ruleset", family)
 		if err != nil {
 			return nil, err
 		}
-		if strings.Contains(tables, "table "+family+" kube-proxy\n") {
-			text, err := c.output("nft", "list", "table", family, "kube-proxy")
-			if err == nil {
-				out[place{"nftables", f}], err = parseTable(text)
-			}
-			if err != nil {
+		if table := tableOf(text, "table "+family+" kube-proxy {\n"); table != "" {
+			if out[place{"nftables", f}], err = parseTable(table); err != nil {
 				return nil, fmt.Errorf("%s: %w", f, err)
 			}
 		}
@@ -145,9 +142,22 @@ func classid(major, minor string) uint64 {
 	return a<<16 | b
 }
 
-// parseTable reads the table of mode nftables, whose layout proxy/nftables/README.md tells.
+// tableOf returns the part of a ruleset that begins with a heading, "" if there is none.
+func tableOf(ruleset, heading string) string {
+	_, table, found := strings.Cut(ruleset, heading)
+	if !found {
+		return ""
+	}
+	table, _, _ = strings.Cut(table, "\n}\n")
+	return heading + table
+}
+
+// parseTable reads the table of mode nftables, whose layout proxy/nftables/README.md tells. A table that no new connection comes to means nothing.
 func parseTable(text string) (routing, error) {
 	const number = 1<<20 - 1 // of a Service; above it is the class
+	if !strings.Contains(text, " hook prerouting ") && !strings.Contains(text, " hook output ") {
+		return nil, nil // on its way out: no new connection comes to it
+	}
 	if strings.Count(text, " hook ") != 4 || !strings.Contains(text, `comment "turnout layout`) {
 		return nil, fmt.Errorf("the table is not complete:\n%s", text)
 	}

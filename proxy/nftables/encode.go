@@ -75,14 +75,16 @@ func (e *encoder) encodeDelete() []byte {
 	return e.buf
 }
 
-// encodeDisarm returns a batch that deletes a base chain with its rules.
-func (e *encoder) encodeDisarm(chain string) []byte {
+// encodeDisarm returns a batch that deletes base chains with their rules.
+func (e *encoder) encodeDisarm(chains []string) []byte {
 	e.buf, e.messages = e.buf[:0], e.messages[:0]
 	e.control(unix.NFNL_MSG_BATCH_BEGIN)
-	e.begin(unix.NFT_MSG_DELCHAIN, 0, "delete chain", chain)
-	e.str(unix.NFTA_CHAIN_TABLE, e.tableName())
-	e.str(unix.NFTA_CHAIN_NAME, chain)
-	e.finish()
+	for _, chain := range chains {
+		e.begin(unix.NFT_MSG_DELCHAIN, 0, "delete chain", chain)
+		e.str(unix.NFTA_CHAIN_TABLE, e.tableName())
+		e.str(unix.NFTA_CHAIN_NAME, chain)
+		e.finish()
+	}
 	e.control(unix.NFNL_MSG_BATCH_END)
 	return e.buf
 }

@@ -24,26 +24,44 @@ func (k *kernel) removeTable() error {
 // disarm deletes the chains by which packets come to the table, and waits for those that are in it. Connections get a new destination at the first hooks and
 // a new source at the later ones, so these stay until nothing is between them.
 func (k *kernel) disarm() error {
-	chains, err := k.hookedChains()
-	if err != nil {
-		return fmt.Errorf("list the chains of table %s for %s: %w", k.encoder.tableName(), k.family, err)
-	}
-	for _, late := range []bool{false, true} {
-		deleted := false
-		for _, c := range chains {
-			if late != (c.hook != unix.NF_INET_PRE_ROUTING && c.hook != unix.NF_INET_LOCAL_OUT) {
-				continue
-			}
-			if err := k.exchange(k.encoder.encodeDisarm(c.name)); err != nil && !errors.Is(err, unix.ENOENT) {
-				return fmt.Errorf("delete chain %s of table %s for %s: %w", c.name, c.table, k.family, err)
-			}
-			deleted = true
+	for _, these := range []func(hook uint32) bool{translates, func(uint32) bool { return true }} {
+		deleted, err := k.deleteHooked(these)
+		if err != nil {
+			return fmt.Errorf("delete the chains of table %s for %s that packets come by: %w", k.encoder.tableName(), k.family, err)
 		}
 		if deleted {
 			k.wait()
 		}
 	}
 	return nil
+}
+
+// translates tells that new connections get their destination at a hook.
+func translates(hook uint32) bool {
+	return hook == unix.NF_INET_PRE_ROUTING || hook == unix.NF_INET_LOCAL_OUT
+}
+
+// deleteHooked deletes the table's chains at some hooks, all in one step, and tells whether there were any.
+func (k *kernel) deleteHooked(at func(hook uint32) bool) (deleted bool, err error) {
+	for range dumpAttempts {
+		chains, err := k.hookedChains()
+		if err != nil {
+			return false, err
+		}
+		var names []string
+		for _, c := range chains {
+			if at(c.hook) {
+				names = append(names, c.name)
+			}
+		}
+		if len(names) == 0 {
+			return false, nil
+		}
+		if err = k.exchange(k.encoder.encodeDisarm(names)); !errors.Is(err, unix.ENOENT) { // somebody else was faster with one of them
+			return true, err
+		}
+	}
+	return true, nil
 }
 
 // hookedChains lists the table's chains that packets come by; none if there is no table.
