@@ -30,8 +30,12 @@ func (b *bench) again(do func(n int) error) {
 			b.t.Fatal(err)
 		}
 	}
-	l.judge()
+	r := l.judge()
 	b.t.Logf("%d times", times)
+	// Pods are not masqueraded, but to themselves.
+	if own := r.Seen[b.Host("pod-3").Addr(proxy.IPv4)]; own != r.OK-r.Servers["pod-3"] {
+		b.t.Errorf("servers saw clients of pod-3 as %v, want the pod's own address %d times", r.Seen, r.OK-r.Servers["pod-3"])
+	}
 }
 
 // TestHitlessCleanup takes the table away and puts it back while another one serves the same address. The table rejects the ports of its addresses that it does not serve, so a

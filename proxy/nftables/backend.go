@@ -225,10 +225,12 @@ func (b *Backend) build(s *proxy.State, m *memory, how start, ours bool) (proxy.
 			b.announce(t.newClasses(m))
 		}
 		b.table = t
-		err := b.commit(tx)
+		report := proxy.Report{Full: true, Operations: tx.operations()}
+		err := b.kernel.commitWhole(tx)
 		if err == nil {
+			b.table.numbers.committed()
 			b.memory, b.sweepAll = nil, true
-			return proxy.Report{Full: true, Operations: tx.operations()}, nil
+			return report, nil
 		}
 		b.table = nil
 		if !b.exclude(tx, err) {

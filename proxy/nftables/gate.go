@@ -84,8 +84,9 @@ func (g *Gate) rebuild(s *proxy.State, own func(netip.Addr) bool) (operations in
 	for _, how := range ways {
 		g.table = newGateTable(s, own)
 		tx := g.table.build(how)
-		if err = g.commit(tx); err == nil {
-			return tx.operations(), nil, nil
+		operations := tx.operations()
+		if err = g.kernel.commitWhole(tx); err == nil {
+			return operations, nil, nil
 		}
 		g.Forget()
 		if rejected = refusedBy(tx, err); len(rejected) > 0 {

@@ -32,7 +32,7 @@ func newGateSets() *gateSets {
 }
 
 func (s *gateSets) all() []*set {
-	return []*set{s.frontends, s.nodeports, s.dispatch, s.serviceIPs, s.hairpin, s.nodePortIPs, s.serviceCIDRs, s.podCIDRs, s.allowed}
+	return []*set{s.serviceCIDRs, s.podCIDRs, s.allowed, s.frontends, s.nodeports, s.dispatch, s.serviceIPs, s.hairpin, s.nodePortIPs}
 }
 
 // A gateClass is a way of treating connections that any number of frontends share.

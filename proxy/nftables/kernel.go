@@ -87,6 +87,23 @@ func (k *kernel) tableExists() (bool, error) {
 	return true, nil
 }
 
+// commitWhole carries out a transaction that makes the whole table. Where there is none yet, the sets of ranges come first: the kernel publishes those (nft_set_commit_update)
+// a moment after the rules that look into them, and a pod would be taken for a stranger. The rest of the table comes in one step. If it is refused, sets are left that nothing uses.
+func (k *kernel) commitWhole(tx *transaction) error {
+	if tx.start == replace {
+		exists, err := k.tableExists()
+		if err != nil {
+			return err
+		}
+		if !exists {
+			if err := k.commit(tx.takeRanges()); err != nil {
+				return err
+			}
+		}
+	}
+	return k.commit(tx)
+}
+
 // exchange sends a batch and reads what the kernel has against it.
 func (k *kernel) exchange(batch []byte) error {
 	k.drain()

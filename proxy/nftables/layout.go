@@ -103,10 +103,10 @@ func (s *sets) differingIn(c capacity) (out []*set) {
 	return out
 }
 
-// all lists the fixed sets in the order in which they are made.
+// all lists the fixed sets in the order in which they are made: those of ranges come first.
 func (s *sets) all() []*set {
-	return []*set{s.frontends, s.nodeports, s.dispatch, s.endpoints, s.affinity, s.clusterIPs, s.hairpin, s.nodePortIPs,
-		s.serviceCIDRs, s.podCIDRs, s.allowed, s.memorable}
+	return []*set{s.serviceCIDRs, s.podCIDRs, s.allowed, s.frontends, s.nodeports, s.dispatch, s.endpoints, s.affinity, s.clusterIPs, s.hairpin,
+		s.nodePortIPs, s.memorable}
 }
 
 // sticky returns the two maps through which clients of Services with this affinity timeout are remembered.

@@ -111,6 +111,27 @@ func (tx *transaction) size() int {
 	return 4096 + object*(len(tx.sets)+2*len(tx.chains)+len(tx.rules)) + element*(tx.gone.len()+tx.new.len())
 }
 
+// takeRanges moves the sets of ranges and their elements to a transaction of their own, which comes first; the rest builds on it.
+func (tx *transaction) takeRanges() *transaction {
+	first := &transaction{start: tx.start, owners: tx.owners}
+	tx.start = change
+	tx.sets, first.sets = divide(tx.sets, func(s *set) bool { return s.interval })
+	tx.new, first.new = divide(tx.new, func(l list) bool { return l.set.interval })
+	return first
+}
+
+// divide splits a slice into what does not have a property and what has it.
+func divide[T any](list []T, has func(T) bool) (without, with []T) {
+	for _, x := range list {
+		if has(x) {
+			with = append(with, x)
+		} else {
+			without = append(without, x)
+		}
+	}
+	return without, with
+}
+
 // takeObjects moves what an update adds besides elements, and the elements of the set that leads to chains, to a transaction of its own.
 func (tx *transaction) takeObjects(dispatch *set) *transaction {
 	first := &transaction{sets: tx.sets, chains: tx.chains, rules: tx.rules, owners: tx.owners}
