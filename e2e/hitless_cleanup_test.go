@@ -21,7 +21,7 @@ func (b *bench) beside() {
 }
 
 // again does something again and again while clients connect to steadyWeb: none may notice.
-func (b *bench) again(do func(n int) error) {
+func (b *bench) again(do func(n int) error) lab.ClientsReport {
 	b.t.Helper()
 	l := startLoad(b.t, b.Host("pod-3"), proxy.TCP, netip.MustParseAddrPort(steadyWeb), lab.LoadOptions{Parallel: 8, Attempts: 1 << 30})
 	times := 0
@@ -31,11 +31,8 @@ func (b *bench) again(do func(n int) error) {
 		}
 	}
 	r := l.judge()
-	b.t.Logf("%d times", times)
-	// Pods are not masqueraded, but to themselves.
-	if own := r.Seen[b.Host("pod-3").Addr(proxy.IPv4)]; own != r.OK-r.Servers["pod-3"] {
-		b.t.Errorf("servers saw clients of pod-3 as %v, want the pod's own address %d times", r.Seen, r.OK-r.Servers["pod-3"])
-	}
+	b.t.Logf("%d times, seen as %v", times, r.Seen)
+	return r
 }
 
 // TestHitlessCleanup takes the table away and puts it back while another one serves the same address. The table rejects the ports of its addresses that it does not serve, so a
@@ -44,14 +41,19 @@ func TestHitlessCleanup(t *testing.T) {
 	b := newBench(t)
 	b.beside()
 	s := proxytest.NewState(proxy.IPv4, b.steady()...)
-	b.again(func(int) error {
+	r := b.again(func(int) error {
 		b.apply(s)
 		time.Sleep(time.Millisecond)
 		return b.backends[proxy.IPv4].Cleanup(t.Context())
 	})
+	// Pods are not masqueraded, but to themselves.
+	if own := r.Seen[b.Host("pod-3").Addr(proxy.IPv4)]; own != r.OK-r.Servers["pod-3"] {
+		t.Errorf("servers saw clients of pod-3 as %v, want the pod's own address %d times", r.Seen, r.OK-r.Servers["pod-3"])
+	}
 }
 
 // TestHitlessGate makes the table of mode ipvs anew, as a process does that starts, and takes it away, while something else chooses the endpoints, in the place of IPVS.
+// How clients are seen is not looked at: kernels before 6.17 may miss a range in the moment of a refill.
 func TestHitlessGate(t *testing.T) {
 	b := newBench(t)
 	b.beside()
