@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -35,25 +37,42 @@ func (b *bench) again(do func(n int) error) lab.ClientsReport {
 	return r
 }
 
+// ownSource judges that pods were not masqueraded, but to themselves.
+func (b *bench) ownSource(r lab.ClientsReport) {
+	b.t.Helper()
+	if own := r.Seen[b.Host("pod-3").Addr(proxy.IPv4)]; own != r.OK-r.Servers["pod-3"] {
+		b.t.Errorf("servers saw clients of pod-3 as %v, want the pod's own address %d times", r.Seen, r.OK-r.Servers["pod-3"])
+	}
+}
+
+// refillsMiss tells that a lookup may miss a range in the moment of a refill: before Linux 6.17.
+func refillsMiss(t *testing.T) bool {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(string(raw), "%d.%d", &major, &minor); err != nil {
+		t.Fatalf("release %q of the kernel: %v", raw, err)
+	}
+	return major < 6 || major == 6 && minor < 17
+}
+
 // TestHitlessCleanup takes the table away and puts it back while another one serves the same address. The table rejects the ports of its addresses that it does not serve, so a
 // packet that is in it must not find it half empty.
 func TestHitlessCleanup(t *testing.T) {
 	b := newBench(t)
 	b.beside()
 	s := proxytest.NewState(proxy.IPv4, b.steady()...)
-	r := b.again(func(int) error {
+	b.ownSource(b.again(func(int) error {
 		b.apply(s)
 		time.Sleep(time.Millisecond)
 		return b.backends[proxy.IPv4].Cleanup(t.Context())
-	})
-	// Pods are not masqueraded, but to themselves.
-	if own := r.Seen[b.Host("pod-3").Addr(proxy.IPv4)]; own != r.OK-r.Servers["pod-3"] {
-		t.Errorf("servers saw clients of pod-3 as %v, want the pod's own address %d times", r.Seen, r.OK-r.Servers["pod-3"])
-	}
+	}))
 }
 
 // TestHitlessGate makes the table of mode ipvs anew, as a process does that starts, and takes it away, while something else chooses the endpoints, in the place of IPVS.
-// How clients are seen is not looked at: kernels before 6.17 may miss a range in the moment of a refill.
 func TestHitlessGate(t *testing.T) {
 	b := newBench(t)
 	b.beside()
@@ -68,7 +87,7 @@ func TestHitlessGate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := &bench{b.Lab, t, b.backends}
 			var first, last string
-			b.again(func(i int) error {
+			r := b.again(func(i int) error {
 				g.Forget()
 				if _, _, err := g.Admit(s, func(netip.Addr) bool { return false }); err != nil {
 					return err
@@ -84,6 +103,9 @@ func TestHitlessGate(t *testing.T) {
 				}
 				return nil
 			})
+			if !refillsMiss(t) {
+				b.ownSource(r)
+			}
 			if (first == last) != (most == 0) {
 				t.Errorf("the table was %s at first and is %s", first, last)
 			}
